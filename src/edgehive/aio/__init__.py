@@ -1,0 +1,1 @@
+"""The only IO: event loop, sockets, TLS, SQLite, gRPC, subprocesses."""

@@ -1,0 +1,1 @@
+"""The in-process bus on which the modules of one process talk."""

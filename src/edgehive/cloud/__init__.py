@@ -1,0 +1,1 @@
+"""cloudcore: the cloud's half of the system."""

@@ -1,0 +1,1 @@
+"""Scheduler and controllers of the embedded control plane."""

@@ -1,0 +1,1 @@
+"""edgecore: the edge's half of the system."""

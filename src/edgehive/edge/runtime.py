@@ -1,0 +1,192 @@
+"""What edged asks of a container runtime; shaped like the CRI, without its wire.
+
+Two implementations: `edge.cri.CriRuntime` (containerd, CRI-O over gRPC) and `edge.process.ProcessRuntime`
+(host processes under a small shim). Both survive a kill of edgecore: what they run keeps running, and
+`list_sandboxes`/`list_containers` of the next edgecore find it by the labels given at creation.
+"""
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgehive.kit.errors import EdgehiveError
+
+
+class RuntimeFailure(EdgehiveError):
+    """The runtime refused or failed; `reason` becomes the reason of an event or waiting state."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class State(enum.StrEnum):
+    """State of a container as the runtime sees it."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host path made visible at `container_path`."""
+
+    host_path: str
+    container_path: str
+    readonly: bool = False
+    propagation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """One pod's shared environment. `labels` identify it after a restart (``io.kubernetes.pod.uid``, ...)."""
+
+    name: str
+    namespace: str
+    uid: str
+    attempt: int
+    hostname: str
+    log_directory: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    dns_servers: Sequence[str] = ()
+    dns_searches: Sequence[str] = ()
+    dns_options: Sequence[str] = ()
+    port_mappings: Sequence[tuple[str, int, int, str]] = ()
+    """(protocol, containerPort, hostPort, hostIP)"""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+    security: Mapping[str, object] = field(default_factory=dict)
+    """The pod's ``securityContext`` as it came."""
+    runtime_handler: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """One container of a sandbox. `image` is a resolved reference as returned by `pull_image`."""
+
+    name: str
+    attempt: int
+    image: str
+    command: Sequence[str]
+    args: Sequence[str]
+    working_dir: str
+    env: Sequence[tuple[str, str]]
+    mounts: Sequence[Mount]
+    log_path: str
+    """Relative to the sandbox's `log_directory`."""
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    cpu_shares: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    memory_limit: int = 0
+    oom_score_adj: int = 0
+    security: Mapping[str, object] = field(default_factory=dict)
+    """Pod and container ``securityContext`` merged, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """A sandbox that exists. Times are seconds since the epoch."""
+
+    id: str
+    ready: bool
+    created_at: float
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    ip: str = ""
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """A container that exists. Times are seconds since the epoch, 0 when not reached yet."""
+
+    id: str
+    sandbox_id: str
+    name: str
+    attempt: int
+    state: State
+    created_at: float
+    started_at: float
+    finished_at: float
+    exit_code: int
+    reason: str
+    message: str
+    image: str
+    image_id: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    log_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image on the node."""
+
+    id: str
+    tags: Sequence[str]
+    digests: Sequence[str]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """Outcome of `exec_sync`."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeVersion:
+    """``containerd``, ``1.6.20``: shown as ``containerd://1.6.20`` in the node's status."""
+
+    name: str
+    version: str
+
+
+class Runtime(Protocol):
+    """A container runtime. Every method may raise `RuntimeFailure` or `kit.errors.Unreachable`."""
+
+    async def version(self) -> RuntimeVersion: ...
+    async def run_sandbox(self, spec: SandboxSpec) -> str: ...
+    async def stop_sandbox(self, sandbox_id: str) -> None: ...
+    async def remove_sandbox(self, sandbox_id: str) -> None: ...
+    async def list_sandboxes(self) -> Sequence[SandboxInfo]: ...
+    async def sandbox_status(self, sandbox_id: str) -> SandboxInfo: ...
+    async def create_container(self, sandbox_id: str, spec: ContainerSpec, sandbox: SandboxSpec) -> str: ...
+    async def start_container(self, container_id: str) -> None: ...
+    async def stop_container(self, container_id: str, grace: float) -> None: ...
+    async def remove_container(self, container_id: str) -> None: ...
+    async def list_containers(self) -> Sequence[ContainerInfo]: ...
+    async def container_status(self, container_id: str) -> ContainerInfo: ...
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult: ...
+    async def image_status(self, image: str) -> ImageInfo | None: ...
+    async def pull_image(self, image: str, auth: Mapping[str, str] | None = None) -> str: ...
+    async def list_images(self) -> Sequence[ImageInfo]: ...
+    async def remove_image(self, image: str) -> None: ...
+    async def check_pod(self, pod: Mapping[str, object]) -> None:
+        """Refuse a pod this runtime cannot run.
+
+        Raises:
+            RuntimeFailure: with the reason for the event (``CommandRequired``, ...).
+        """
+
+    def events(self) -> AsyncIterator[str]:
+        """Yield the pod uid (or "" for unknown) whenever something changed; wakes the relist."""
+        ...
+
+    async def close(self) -> None: ...

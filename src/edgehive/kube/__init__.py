@@ -1,0 +1,1 @@
+"""What Kubernetes objects mean: references, metadata, selectors, patches, schemas, tables. Pure."""

@@ -1,0 +1,1 @@
+"""The cloud-edge protocol: messages, resource grammar, sessions, pools, tokens. Pure."""

@@ -1,0 +1,171 @@
+"""The beehive message as it travels between cloud and edge (wire.md 2.1): one JSON object a frame.
+
+`content` stays the raw JSON it came as; whoever needs it decodes the part it needs.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from edgehive.kit.errors import ProtocolError
+
+INSERT = "insert"
+UPDATE = "update"
+DELETE = "delete"
+PATCH = "patch"
+QUERY = "query"
+RESPONSE = "response"
+ERROR = "error"
+UPLOAD = "upload"
+KEEPALIVE = "keepalive"
+
+OK = b'"OK"'
+"""The content of an acknowledgement."""
+
+NULL = b"null"
+
+
+class _Header(msgspec.Struct, omit_defaults=True, gc=False):
+    msg_id: str
+    timestamp: int
+    parent_msg_id: str = ""
+    resourceversion: str = ""
+    sync: bool = False
+    type: str = ""
+
+
+class _HeaderOut(msgspec.Struct, omit_defaults=True, gc=False):
+    # Field order as Go emits it; msg_id and timestamp have no default, so they are always written.
+    msg_id: str
+    parent_msg_id: str = ""
+    timestamp: int = -1
+    resourceversion: str = ""
+
+
+class _Route(msgspec.Struct, omit_defaults=True, gc=False):
+    source: str = ""
+    destination: str = ""
+    group: str = ""
+    operation: str = ""
+    resource: str = ""
+
+
+class _Frame(msgspec.Struct, gc=False):
+    header: _Header
+    route: _Route = msgspec.field(default_factory=_Route)
+    content: msgspec.Raw = msgspec.Raw(NULL)
+
+
+class _FrameOut(msgspec.Struct, gc=False):
+    header: _HeaderOut
+    route: _Route
+    content: msgspec.Raw
+
+
+_decoder = msgspec.json.Decoder(_Frame)
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. `timestamp` is milliseconds since the epoch; `content` is raw JSON."""
+
+    id: str
+    timestamp: int
+    operation: str
+    resource: str
+    content: bytes = NULL
+    parent_id: str = ""
+    resource_version: str = ""
+    source: str = ""
+    group: str = ""
+    destination: str = ""
+    sync: bool = False
+    type: str = ""
+
+    def reply(self, *, new_id: str, timestamp: int, content: bytes = OK) -> "Message":
+        """Answer as the original does: source, group and resource copied, operation ``response``."""
+        return Message(
+            id=new_id,
+            timestamp=timestamp,
+            operation=RESPONSE,
+            resource=self.resource,
+            content=content,
+            parent_id=self.id,
+            source=self.source,
+            group=self.group,
+            type=self.type,
+        )
+
+    def at(self, resource: str) -> "Message":
+        """The same message with another resource string."""
+        return replace(self, resource=resource)
+
+
+def decode_message(data: bytes | bytearray | memoryview) -> Message:
+    """Decode one frame.
+
+    Raises:
+        ProtocolError: not JSON, or a field of the wrong type (the original drops the link on these).
+    """
+    try:
+        frame = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"malformed message: {exc}") from exc
+    head, route = frame.header, frame.route
+    return Message(
+        id=head.msg_id,
+        timestamp=head.timestamp,
+        operation=route.operation,
+        resource=route.resource,
+        content=bytes(frame.content),
+        parent_id=head.parent_msg_id,
+        resource_version=head.resourceversion,
+        source=route.source,
+        group=route.group,
+        destination=route.destination,
+        sync=head.sync,
+        type=head.type,
+    )
+
+
+def encode_message(message: Message) -> bytes:
+    """Encode one frame; empty fields are left out, ``content`` is always there."""
+    return _encoder.encode(
+        _FrameOut(
+            _HeaderOut(message.id, message.parent_id, message.timestamp, message.resource_version),
+            _Route(
+                message.source, message.destination, message.group, message.operation, message.resource
+            ),
+            msgspec.Raw(message.content),
+        )
+    )
+
+
+def content_data(content: bytes) -> bytes:
+    """The payload a receiver works on: a JSON string's own text, anything else as it is (wire.md 2.1).
+
+    A string holding an object and the object itself are thereby interchangeable.
+
+    Raises:
+        ProtocolError: `content` is not JSON.
+    """
+    if not content.lstrip()[:1] == b'"':
+        return content
+    try:
+        return msgspec.json.decode(content, type=str).encode()
+    except msgspec.DecodeError as exc:
+        raise ProtocolError(f"malformed content: {exc}") from exc
+
+
+def decode_content(content: bytes) -> Any:
+    """Decode the payload as JSON, looking through a string wrapper.
+
+    Raises:
+        ProtocolError: the payload is not JSON.
+    """
+    try:
+        return msgspec.json.decode(content_data(content))
+    except msgspec.DecodeError as exc:
+        raise ProtocolError(f"malformed content: {exc}") from exc
