@@ -111,7 +111,9 @@ def conflict(resource: str, name: str, why: str, group: str = "") -> ApiStatus:
     """409 on a stale update."""
     qualified = f"{resource}.{group}" if group else resource
     details = {"name": name, "kind": resource} | ({"group": group} if group else {})
-    return ApiStatus(409, "Conflict", f'Operation cannot be fulfilled on {qualified} "{name}": {why}', details)
+    return ApiStatus(
+        409, "Conflict", f'Operation cannot be fulfilled on {qualified} "{name}": {why}', details
+    )
 
 
 def invalid(kind: str, name: str, causes: Sequence[tuple[str, str, str]], group: str = "") -> ApiStatus:
@@ -122,7 +124,9 @@ def invalid(kind: str, name: str, causes: Sequence[tuple[str, str, str]], group:
     details = {
         "name": name,
         "kind": kind,
-        "causes": [{"reason": reason, "message": message, "field": field} for field, reason, message in causes],
+        "causes": [
+            {"reason": reason, "message": message, "field": field} for field, reason, message in causes
+        ],
     } | ({"group": group} if group else {})
     return ApiStatus(422, "Invalid", f'{qualified} "{name}" is invalid: {text}', details)
 

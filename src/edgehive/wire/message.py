@@ -135,9 +135,7 @@ def encode_message(message: Message) -> bytes:
     return _encoder.encode(
         _FrameOut(
             _HeaderOut(message.id, message.parent_id, message.timestamp, message.resource_version),
-            _Route(
-                message.source, message.destination, message.group, message.operation, message.resource
-            ),
+            _Route(message.source, message.destination, message.group, message.operation, message.resource),
             msgspec.Raw(message.content),
         )
     )
@@ -151,7 +149,7 @@ def content_data(content: bytes) -> bytes:
     Raises:
         ProtocolError: `content` is not JSON.
     """
-    if not content.lstrip()[:1] == b'"':
+    if content.lstrip()[:1] != b'"':
         return content
     try:
         return msgspec.json.decode(content, type=str).encode()
