@@ -1,0 +1,43 @@
+"""What edged is told about its node and its limits; built by `edge.app` from the configuration file.
+
+`PodManager(runtime=..., meta=..., node=NodeFacts(...), settings=PodSettings(...)).run()` is the whole of edged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """The node as its pods see it."""
+
+    name: str
+    ip: str
+    """The node's InternalIP: ``status.hostIP``, and the pod IP of host-network pods."""
+    cpu: float = 1.0
+    """Allocatable cores, for ``resourceFieldRef: limits.cpu`` of a container without a limit."""
+    memory: int = 0
+    """Allocatable bytes, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """Edged's settings; the names follow ``modules.edged`` of KubeEdge's edgecore configuration."""
+
+    root_directory: Path
+    """``tailoredKubeletConfig`` root: volumes live in ``pods/<uid>/volumes/kubernetes.io~<plugin>/<name>``."""
+    log_directory: Path
+    """Container logs: ``<namespace>_<pod>_<uid>/<container>/<attempt>.log``."""
+    cluster_dns: Sequence[str] = ()
+    cluster_domain: str = "cluster.local"
+    default_pod_network: str = "cni"
+    """``host`` runs pods that ask for a pod network in the host's, for nodes without any CNI plugin."""
+    service_host: str = ""
+    """``KUBERNETES_SERVICE_HOST`` of every container; empty as long as there is no local API endpoint."""
+    service_port: str = ""
+    relist_seconds: float = 1.0
+    resync_seconds: float = 60.0
+    max_parallel_pulls: int = 3
+    cgroup_root: str = ""
+    """Parent of the pod cgroups of a CRI runtime, as ``edged.cgroupRoot``; empty leaves it to the runtime."""
