@@ -1,0 +1,299 @@
+"""Reading, checking and printing edgecore's configuration file.
+
+The file is laid over the defaults. A value of the wrong type is refused with the path of its key; an
+unknown key is reported with the nearest known one. The file is never rewritten, with one exception that
+KubeEdge makes too: a join token that was used is blanked (`forget_token`), here without touching any
+other byte.
+"""
+
+import difflib
+import logging
+import os
+import re
+import socket
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgehive.edge.config import API_VERSION, KIND, EdgeCoreConfig, Section
+from edgehive.edge.config_kubelet import KubeletConfig
+from edgehive.edge.enroll_files import write_atomically
+from edgehive.kit.errors import UserError
+from edgehive.kit.text import safe_label
+from edgehive.kube.refs import is_dns_subdomain
+
+log = logging.getLogger(__name__)
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A configuration and what was odd about its file, one sentence each."""
+
+    config: EdgeCoreConfig
+    warnings: tuple[str, ...] = ()
+
+
+def load_config(path: Path) -> LoadedConfig:
+    """Read the file at `path` over the defaults and check it.
+
+    Raises:
+        UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise UserError(
+            f"the configuration file {path} does not exist",
+            hint=f"make one with: edgecore --minconfig > {path}",
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UserError(f"the configuration file {path} cannot be read: {exc}") from exc
+    return parse_config(text, origin=str(path))
+
+
+def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
+    """Parse YAML over the defaults and check it.
+
+    Raises:
+        UserError: not YAML, a wrong type or an impossible value.
+    """
+    import yaml  # used once: edgecore's other parts never need it
+
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise UserError(f"{origin} is not valid YAML: {exc}") from exc
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise UserError(f"{origin} must be a mapping of keys, not a {_json_type(data)}")
+    warnings: list[str] = []
+    known = _adopt(data, EdgeCoreConfig, "", warnings)
+    try:
+        config = msgspec.convert(known, type=EdgeCoreConfig)
+    except msgspec.ValidationError as exc:
+        raise UserError(f"{origin}: {_readable(str(exc))}") from exc
+    config = _with_local_defaults(config)
+    warnings += _validate(config, origin)
+    return LoadedConfig(config, tuple(warnings))
+
+
+def _json_type(value: object) -> str:
+    names = {str: "text", list: "list", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _readable(message: str) -> str:
+    what, _, where = message.partition(" - at ")
+    return f"{where.strip('`').removeprefix('$.') or 'the file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _adopt(data: Mapping[Any, Any], kind: type, path: str, warnings: list[str]) -> dict[str, Any]:
+    """Keep the keys that `kind` has: any letter case as Go reads them, nulls left to the default."""
+    hints = typing.get_type_hints(kind)
+    struct: Any = kind
+    fields = dict(zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True))
+    by_case = {name.lower(): name for name in fields}
+    known: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key if key in fields else by_case.get(str(key).lower())
+        if name is None:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
+            meant = f"; did you mean {path}{near[0]}?" if near else ""
+            warnings.append(f"unknown key {path}{safe_label(key)} is ignored{meant}")
+        elif value is not None:
+            inner = hints[fields[name]]
+            nested = isinstance(inner, type) and issubclass(inner, Section | KubeletConfig)
+            known[name] = (
+                _adopt(value, inner, f"{path}{name}.", warnings)
+                if nested and isinstance(value, dict)
+                else value
+            )
+    return known
+
+
+def _with_local_defaults(config: EdgeCoreConfig) -> EdgeCoreConfig:
+    """Fill in what depends on the machine: the node's name."""
+    edged = config.modules.edged
+    if edged.hostname_override:
+        return config
+    edged = msgspec.structs.replace(edged, hostname_override=local_hostname())
+    return msgspec.structs.replace(config, modules=msgspec.structs.replace(config.modules, edged=edged))
+
+
+def local_hostname() -> str:
+    """The host name as a node name; KubeEdge's fallback when it cannot be one."""
+    name = socket.gethostname().lower()
+    return name if is_dns_subdomain(name) else "default-edge-node"
+
+
+def _validate(config: EdgeCoreConfig, origin: str) -> list[str]:
+    modules = config.modules
+    hub, edged, kubelet = modules.edge_hub, modules.edged, modules.edged.tailored_kubelet_config
+    checks = [
+        (config.kind == KIND, "kind", f"must be {KIND}, not {safe_label(config.kind)}"),
+        (config.api_version == API_VERSION, "apiVersion", f"must be {API_VERSION}"),
+        (
+            is_dns_subdomain(edged.hostname_override),
+            "modules.edged.hostnameOverride",
+            f"{safe_label(edged.hostname_override)} is not a node name (lower case letters, digits, - and .)",
+        ),
+        (
+            kubelet.cgroup_driver in ("cgroupfs", "systemd"),
+            "modules.edged.tailoredKubeletConfig.cgroupDriver",
+            "must be cgroupfs or systemd",
+        ),
+        (
+            not hub.quic.enable,
+            "modules.edgeHub.quic.enable",
+            "the QUIC link of KubeEdge is not spoken; use websocket",
+        ),
+        (hub.websocket.enable, "modules.edgeHub.websocket.enable", "must be true: it is the only link"),
+        (_is_address(hub.websocket.server), "modules.edgeHub.websocket.server", "must be HOST:PORT"),
+        (
+            hub.http_server.startswith("https://"),
+            "modules.edgeHub.httpServer",
+            "must start with https://",
+        ),
+        (
+            kubelet.container_runtime_endpoint.startswith(("unix://", "process://")),
+            "modules.edged.tailoredKubeletConfig.containerRuntimeEndpoint",
+            "must be unix://SOCKET (a CRI runtime) or process:// (host processes)",
+        ),
+        (
+            config.database.driver_name == "sqlite3",
+            "database.driverName",
+            "must be sqlite3",
+        ),
+        (bool(config.database.data_source), "database.dataSource", "must be the path of the database"),
+    ]
+    for fine, key, message in checks:
+        if not fine:
+            raise UserError(f"{origin}: {key}: {message}")
+    return [
+        f"modules.edged.nodeLabels: {label} is set by edgecore itself"
+        for label in edged.node_labels
+        if label in ("node-role.kubernetes.io/edge", "node-role.kubernetes.io/agent")
+    ]
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def parse_duration(text: str) -> float:
+    """Read a Go duration (``1m30s``) as seconds."""
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def read_token(config: EdgeCoreConfig, bootstrap: Path) -> str:
+    """The join token: the bootstrap file wins over the configuration, as in KubeEdge."""
+    try:
+        text = bootstrap.read_text(encoding="utf-8").strip()
+    except OSError:
+        text = ""
+    return text or config.modules.edge_hub.token
+
+
+def forget_token(path: Path, token: str) -> bool:
+    """Blank a used `token` in the file at `path`; tell whether it is gone from there.
+
+    Only the one line is edited, and only if the file then means the same but for the token; the new file
+    takes the old one's place atomically, with its mode.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        line = re.compile(rf"""^([ \t]*token:[ \t]*)(["']?){re.escape(token)}\2[ \t]*(#.*)?$""", re.MULTILINE)
+        edited, count = line.subn(r'\1""', text)
+        if not token or count != 1:
+            return token not in text
+        before, after = parse_config(text).config, parse_config(edited).config
+        hub = msgspec.structs.replace(before.modules.edge_hub, token="")
+        modules = msgspec.structs.replace(before.modules, edge_hub=hub)
+        if after != msgspec.structs.replace(before, modules=modules):
+            return False
+        write_atomically(path, edited.encode(), mode=path.stat().st_mode & 0o777)
+    except (OSError, UserError) as exc:
+        log.warning("the used token stays in %s: %s", path, exc)
+        return False
+    return True
+
+
+def bootstrap_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where ``keadm join`` leaves the token; the variable is for edges that do not run as root."""
+    return Path(environ.get("EDGECORE_BOOTSTRAP_FILE", "/etc/kubeedge/bootstrap-edgecore.conf"))
+
+
+def _plain(value: object) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def default_config_yaml() -> str:
+    """Every key with its default."""
+    header = "# Every key of edgecore with its default value; KubeEdge's own names.\n"
+    return header + _dump(_plain(_with_local_defaults(EdgeCoreConfig())))
+
+
+def min_config_yaml() -> str:
+    """The keys one usually sets; usable as it is, unlike the original's, which turns modules off."""
+    config = _plain(_with_local_defaults(EdgeCoreConfig()))
+    modules = config["modules"]
+    wanted = {
+        "edgeHub": (
+            [
+                "enable",
+                "heartbeat",
+                "httpServer",
+                "tlsCaFile",
+                "tlsCertFile",
+                "tlsPrivateKeyFile",
+                "token",
+                "websocket",
+            ]
+        ),
+        "edged": ["enable", "hostnameOverride", "nodeIP", "rootDirectory", "podSandboxImage"],
+        "eventBus": ["enable", "mqttMode", "mqttServerInternal", "mqttServerExternal"],
+        "metaManager": ["enable"],
+        "deviceTwin": ["enable"],
+    }
+    small = {module: {key: modules[module][key] for key in keys} for module, keys in wanted.items()}
+    small["edgeHub"]["websocket"] = {
+        key: modules["edgeHub"]["websocket"][key] for key in ("enable", "server")
+    }
+    kubelet = modules["edged"]["tailoredKubeletConfig"]
+    small["edged"]["tailoredKubeletConfig"] = {
+        key: kubelet[key] for key in ("cgroupDriver", "containerRuntimeEndpoint", "staticPodPath")
+    }
+    header = (
+        "# edgecore: fill in the cloud's address and the token, then start it.\n"
+        "# All keys: edgecore --defaultconfig\n"
+    )
+    return header + _dump(
+        {
+            "apiVersion": config["apiVersion"],
+            "kind": config["kind"],
+            "database": {"dataSource": config["database"]["dataSource"]},
+            "modules": small,
+        }
+    )
+
+
+def _dump(data: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return text
