@@ -5,11 +5,26 @@ not names: closing an old one cannot touch the new session of the same node.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from edgehive.wire.message import Message
+import msgspec
+
+from edgehive.kit.errors import ProtocolError
+from edgehive.wire import classify as cls
+from edgehive.wire import resource as res
+from edgehive.wire.message import (
+    DELETE,
+    ERROR,
+    KEEPALIVE,
+    RESPONSE,
+    UPLOAD,
+    Message,
+    decode_message,
+    encode_message,
+)
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.pool import Delivered, GivenUp, PoolLimits, Verdict
+from edgehive.wire.pool import Delivered, GivenUp, NodeMessagePool, PoolLimits, Verdict
 
 KEEPALIVE_TIMEOUT = 30.0
 """Seconds without any valid message after which a session is dead (an edge sends a keepalive every 15)."""
@@ -71,6 +86,14 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Denied:
+    """The edge spoke about another node than its certificate's; nothing was done."""
+
+    message: Message
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The session ended; close the socket. Last event of a session."""
 
@@ -85,18 +108,24 @@ SessionEvent = (
     | CaRequest
     | VolumeReply
     | Upstream
+    | Denied
     | Delivered
     | GivenUp
     | Closed
 )
 
+_OWN_NODE_TYPES: Final = frozenset({res.NODE, res.NODEPATCH, res.NODESTATUS})
+_LEASE_NAMESPACE: Final = "kube-node-lease"
+_NOT_FROM_EDGE: Final = frozenset(
+    {cls.CLOUD_HUB, cls.CLOUD_STREAM, cls.DEVICE_CONTROLLER, cls.EDGE_CONTROLLER, cls.SYNC_CONTROLLER}
+)
+_TARGETS: Final = {cls.META_SERVER: cls.DYNAMIC_CONTROLLER, cls.TWIN_SOURCE: cls.DEVICE_CONTROLLER}
+
 
 class NodeSession:
     """One connection of one node, from the 101 to its end."""
 
-    node: str
-    closed: str | None
-    """Why the session ended, ``None`` while it lives."""
+    __slots__ = ("_deadline", "_events", "_keepalive", "_stamp", "_urgent", "closed", "node", "pool")
 
     def __init__(
         self,
@@ -105,42 +134,140 @@ class NodeSession:
         now: float,
         stamp: Stamp,
         keepalive: float = KEEPALIVE_TIMEOUT,
-        limits: PoolLimits = PoolLimits(),
+        limits: PoolLimits | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.node: Final = node
+        self.pool: Final = NodeMessagePool(limits=limits)
+        self.closed: str | None = None
+        """Why the session ended, ``None`` while it lives."""
+        self._stamp = stamp
+        self._keepalive = keepalive
+        self._deadline = now + keepalive
+        self._urgent: list[bytes] = []
+        self._events: list[SessionEvent] = []
 
     def receive_frame(self, data: bytes, now: float) -> None:
         """Take one WebSocket message (text or binary).
 
+        Any valid message proves the edge alive; the original counts keepalives only, which every edge sends
+        anyway.
+
         Raises:
             ProtocolError: it is not a message; close the connection, as the original does.
         """
-        raise NotImplementedError
+        if self.closed is not None:
+            return
+        if len(data) > MAX_FRAME:
+            raise ProtocolError(f"a message of {len(data)} bytes is over the limit")
+        message = decode_message(data)
+        self._deadline = now + self._keepalive
+        if message.operation in cls.CONTROL_OPERATIONS:
+            self._answer_control(message)
+        elif message.operation == RESPONSE and not res.is_volume(message.resource):
+            delivered = self.pool.receive_ack(message.parent_id, now)
+            if delivered is not None:
+                self._events.append(delivered)
+        else:
+            event = self._classify(message)
+            if event is not None:
+                self._events.append(event)
 
     def send(self, message: Outbound, now: float) -> Verdict:
-        """Queue a message for the node; a Node object's delete ends the session instead."""
-        raise NotImplementedError
+        """Queue a message for the node; a Node object's delete ends the session instead, as in the original."""
+        if self.closed is not None:
+            return Verdict.STALE
+        target = message.resource
+        if target is not None and target.type == res.NODE and message.message.operation == DELETE:
+            self.close("the Node object was deleted")
+            return Verdict.DONE
+        return self.pool.offer(message, now)
 
     def send_answer_ca(self, request: Message, pem: str, now: float) -> None:
         """Answer a `CaRequest` with the Kubernetes CA."""
-        raise NotImplementedError
+        message_id, timestamp = self._stamp()
+        answer = replace(
+            request.reply(new_id=message_id, timestamp=timestamp, content=msgspec.json.encode(pem)),
+            source=cls.CLOUD_HUB,
+            group=cls.RESOURCE_GROUP,
+            type="",
+        )
+        self.send(Outbound(answer), now)
 
     def handle_timer(self, now: float) -> None:
         """Resend what is due, notice a silent edge."""
-        raise NotImplementedError
+        if self.closed is not None:
+            return
+        if now >= self._deadline:
+            self.close(f"no message from the edge for {self._keepalive:g} s")
+            return
+        self._events.extend(self.pool.handle_timer(now))
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next; ``None`` once closed."""
-        raise NotImplementedError
+        if self.closed is not None:
+            return None
+        resend = self.pool.deadline()
+        return self._deadline if resend is None else min(self._deadline, resend)
 
     def data_to_send(self, now: float, limit: int = 64) -> list[bytes]:
         """Frames to write as TEXT, at most `limit`; ask again until empty, only while the socket takes data."""
-        raise NotImplementedError
+        if self.closed is not None:
+            return []
+        frames, self._urgent = self._urgent, []
+        frames.extend(message.frame for message in self.pool.take(now, limit))
+        return frames
 
     def events(self) -> list[SessionEvent]:
         """What has happened since the last call, in order."""
-        raise NotImplementedError
+        events, self._events = self._events, []
+        return events
 
     def close(self, reason: str) -> None:
         """End the session (socket lost, replaced, shutting down); idempotent."""
-        raise NotImplementedError
+        if self.closed is None:
+            self.closed = reason
+            self._urgent.clear()
+            self._events.append(Closed(reason))
+
+    def _answer_control(self, message: Message) -> None:
+        if len(self._urgent) >= 64:
+            return  # a peer that asks faster than it reads gets fewer answers
+        message_id, timestamp = self._stamp()
+        self._urgent.append(
+            encode_message(message.reply(new_id=message_id, timestamp=timestamp, content=b'"ack"'))
+        )
+
+    def _classify(self, message: Message) -> SessionEvent | None:
+        """The upstream table of the original, first match wins (ACKs are dealt with before)."""
+        operation = message.operation
+        if operation == KEEPALIVE:
+            return Keepalive()
+        if res.is_volume(message.resource):
+            return VolumeReply(message)
+        if operation == ERROR:
+            return EdgeFailure(message)
+        if operation == UPLOAD and message.group == cls.USER_GROUP:
+            return Upload(message)
+        if operation in cls.TASK_OPERATIONS:
+            if message.resource.endswith(f"/node/{self.node}"):
+                return TaskReport(message)
+            return Denied(message, "a task report of another node")
+        if message.resource == res.K8S_CA:
+            return CaRequest(message)
+        if message.source in _NOT_FROM_EDGE:
+            return None
+        reason = self._foreign(message)
+        if reason:
+            return Denied(message, reason)
+        return Upstream(_TARGETS.get(message.source, cls.EDGE_CONTROLLER), message)
+
+    def _foreign(self, message: Message) -> str:
+        """Why `message` is about another node, or ""."""
+        target = res.find_resource(message.resource)
+        if target is None or not target.name or message.source in _TARGETS:
+            return ""
+        if target.type in _OWN_NODE_TYPES and target.name != self.node:
+            return "the Node of another edge"
+        if target.type == res.LEASE and target.namespace == _LEASE_NAMESPACE and target.name != self.node:
+            return "the lease of another edge"
+        return ""
