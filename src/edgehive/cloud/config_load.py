@@ -1,0 +1,247 @@
+"""Reading, checking and printing cloudcore's configuration file.
+
+The file is laid over the defaults. A value of the wrong type is refused with the path of its key; an unknown
+key is reported with the nearest known one and otherwise ignored, because files of newer KubeEdge must keep
+working. The file is never written.
+"""
+
+import difflib
+import ipaddress
+import socket
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from edgehive.cloud.config import KIND, CloudCoreConfig, CloudStream, Section
+from edgehive.kit.errors import UserError
+from edgehive.kit.text import safe_label
+
+_GATES = ("requireAuthorization", "moduleRestart", "disableNodeTaskV1alpha2")
+_HINT = "print all keys with their defaults: cloudcore --defaultconfig"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A configuration and what was odd about its file, one sentence each."""
+
+    config: CloudCoreConfig
+    warnings: tuple[str, ...] = ()
+
+
+def load_config(path: Path) -> LoadedConfig:
+    """Read the file at `path` over the defaults and check it.
+
+    Raises:
+        UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise UserError(
+            f"the configuration file {path} does not exist",
+            hint=f"make one with: cloudcore --minconfig > {path}",
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UserError(f"the configuration file {path} cannot be read: {exc}") from exc
+    return parse_config(text, origin=str(path))
+
+
+def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
+    """Parse YAML over the defaults and check it.
+
+    Raises:
+        UserError: not YAML, a wrong type or an impossible value.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise UserError(f"{origin} is not valid YAML: {exc}") from exc
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise UserError(f"{origin} must be a mapping of keys, not a {_type_name(data)}", hint=_HINT)
+    warnings: list[str] = []
+    known = _adopt(data, CloudCoreConfig, "", warnings)
+    try:
+        config = msgspec.convert(known, type=CloudCoreConfig)
+    except msgspec.ValidationError as exc:
+        raise UserError(f"{origin}: {_readable(str(exc))}", hint=_HINT) from exc
+    config = with_local_defaults(config)
+    warnings += _validate(config, origin)
+    return LoadedConfig(config, tuple(warnings))
+
+
+def _type_name(value: object) -> str:
+    names = {str: "text", list: "list", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _readable(message: str) -> str:
+    what, _, where = message.partition(" - at ")
+    return f"{where.strip('`').removeprefix('$.') or 'the file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _adopt(data: Mapping[Any, Any], kind: type[Section], path: str, warnings: list[str]) -> dict[str, Any]:
+    """Keep the keys that `kind` has: any letter case as Go reads them, nulls left to the default."""
+    hints = typing.get_type_hints(kind)
+    fields = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    by_case = {name.lower(): name for name in fields}
+    known: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key if key in fields else by_case.get(str(key).lower())
+        if name is None:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
+            meant = f"; did you mean {path}{near[0]}?" if near else ""
+            warnings.append(f"unknown key {path}{safe_label(key)} is ignored{meant}")
+        elif value is not None:
+            inner = hints[fields[name]]
+            nested = isinstance(inner, type) and issubclass(inner, Section) and isinstance(value, dict)
+            known[name] = _adopt(value, inner, f"{path}{name}.", warnings) if nested else value
+    return known
+
+
+def with_local_defaults(config: CloudCoreConfig) -> CloudCoreConfig:
+    """Fill in what depends on the machine: the address edges reach us by."""
+    hub = config.modules.cloud_hub
+    if any(hub.advertise_address):
+        return config
+    hub = msgspec.structs.replace(hub, advertise_address=(local_address(),))
+    return msgspec.structs.replace(config, modules=msgspec.structs.replace(config.modules, cloud_hub=hub))
+
+
+def local_address() -> str:
+    """The address of the interface with the default route; loopback on a machine that has none."""
+    for family, probe in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.connect((probe, 9))  # a datagram socket: chooses the source address, sends nothing
+                return str(sock.getsockname()[0])
+            except OSError:
+                continue
+    return "127.0.0.1"
+
+
+def is_ip(text: str) -> bool:
+    """Tell whether `text` is a literal IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def split_address(text: str) -> tuple[str, int] | None:
+    """Split ``IP:port`` or ``[IPv6]:port``; ``None`` when it is not that."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not is_ip(host) or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        return None
+    return host, int(port)
+
+
+def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
+    hub = config.modules.cloud_hub
+    kubeconfig = config.kube_api_config.kube_config
+    bind = config.common_config.monitor_server.bind_address
+    checks = [
+        (config.kind in ("", KIND), "kind", f"must be {KIND}, not {safe_label(config.kind)}"),
+        (
+            not kubeconfig or Path(kubeconfig).is_absolute(),
+            "kubeAPIConfig.kubeConfig",
+            f"must be an absolute path, not {safe_label(kubeconfig)}",
+        ),
+        (
+            not kubeconfig or Path(kubeconfig).is_file(),
+            "kubeAPIConfig.kubeConfig",
+            f"there is no file {safe_label(kubeconfig)}",
+        ),
+        (
+            split_address(bind) is not None,
+            "commonConfig.monitorServer.bindAddress",
+            f"must be IP:port, not {safe_label(bind)}",
+        ),
+        (
+            hub.unixsocket.address.startswith("unix://"),
+            "modules.cloudHub.unixsocket.address",
+            "must start with unix://",
+        ),
+        (not hub.enable or hub.websocket.enable, "modules.cloudHub.websocket.enable", "must be true"),
+        (
+            not hub.quic.enable,
+            "modules.cloudHub.quic.enable",
+            "the QUIC link of KubeEdge is not spoken; use websocket",
+        ),
+    ]
+    checks += [
+        (is_ip(part.address), f"modules.cloudHub.{name}.address", f"{safe_label(part.address)} is not an IP")
+        for name, part in (("websocket", hub.websocket), ("https", hub.https), ("quic", hub.quic))
+    ]
+    checks += [
+        (is_ip(a), "modules.cloudHub.advertiseAddress", f"{safe_label(a)} is not an IP; names go to dnsNames")
+        for a in hub.advertise_address
+    ]
+    checks += [
+        (gate in _GATES, "featureGates", f"there is no gate {safe_label(gate)}; known: {', '.join(_GATES)}")
+        for gate in config.feature_gates
+    ]
+    checks += _stream_checks(config.modules.cloud_stream)
+    for fine, key, message in checks:
+        if not fine:
+            raise UserError(f"{origin}: {key}: {message}", hint=_HINT)
+    return []
+
+
+def _stream_checks(stream: CloudStream) -> list[tuple[bool, str, str]]:
+    files = {
+        "tlsStreamCAFile": stream.tls_stream_ca_file,
+        "tlsStreamCertFile": stream.tls_stream_cert_file,
+        "tlsStreamPrivateKeyFile": stream.tls_stream_private_key_file,
+    }
+    return [
+        (not stream.enable or Path(path).is_file(), f"modules.cloudStream.{key}", f"there is no file {path}")
+        for key, path in files.items()
+    ]
+
+
+def _plain(config: CloudCoreConfig) -> Any:
+    return msgspec.to_builtins(config)
+
+
+def default_config_yaml() -> str:
+    """Every key with its default."""
+    header = "# Every key of cloudcore with its default value; KubeEdge's own names.\n"
+    return header + _dump(_plain(with_local_defaults(CloudCoreConfig())))
+
+
+def min_config_yaml() -> str:
+    """The keys one usually sets."""
+    config = _plain(with_local_defaults(CloudCoreConfig()))
+    modules, hub = config["modules"], config["modules"]["cloudHub"]
+    keys = ("tlsCAFile", "tlsCAKeyFile", "tlsCertFile", "tlsPrivateKeyFile", "advertiseAddress")
+    small = {"nodeLimit": 1000} | {key: hub[key] for key in (*keys, "unixsocket", "websocket", "https")}
+    header = (
+        "# cloudcore: set advertiseAddress to what edges reach this machine by, then start it.\n"
+        "# All keys: cloudcore --defaultconfig\n"
+    )
+    return header + _dump(
+        {
+            "apiVersion": config["apiVersion"],
+            "kind": config["kind"],
+            "kubeAPIConfig": {key: config["kubeAPIConfig"][key] for key in ("master", "kubeConfig")},
+            "modules": {
+                "cloudHub": small,
+                "router": modules["router"],
+                "iptablesManager": modules["iptablesManager"],
+            },
+        }
+    )
+
+
+def _dump(data: Any) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return text
