@@ -1,1 +1,1 @@
-"""Revisions, ranges and watches over an append-only log. Pure: async def, but no event loop."""
+"""Revisions, ranges and watches over a log. Pure: `aio.storage` moves its entries to a disk and wakes watchers."""
