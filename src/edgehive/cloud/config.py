@@ -30,7 +30,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of every part of the tree."""
 
 
-class MonitorServer(Section):
+class MonitorServer(Section, frozen=True):
     """``commonConfig.monitorServer``: where /metrics, /healthz and /readyz are served."""
 
     bind_address: str = "127.0.0.1:9091"
@@ -39,7 +39,7 @@ class MonitorServer(Section):
     """Go's pprof endpoints; there is no counterpart, the key is only read."""
 
 
-class CommonConfig(Section):
+class CommonConfig(Section, frozen=True):
     """``commonConfig``."""
 
     tunnel_port: Natural = 10350
@@ -47,7 +47,7 @@ class CommonConfig(Section):
     monitor_server: MonitorServer = MonitorServer()
 
 
-class KubeAPIConfig(Section):
+class KubeAPIConfig(Section, frozen=True):
     """``kubeAPIConfig``: how to reach the Kubernetes API."""
 
     master: str = ""
@@ -62,7 +62,7 @@ class KubeAPIConfig(Section):
     """Path of a kubeconfig; empty with an empty `master` means in-cluster."""
 
 
-class Quic(Section):
+class Quic(Section, frozen=True):
     """``modules.cloudHub.quic``: the original's gQUIC, which edgehive does not speak."""
 
     enable: bool = False
@@ -71,14 +71,14 @@ class Quic(Section):
     max_incoming_streams: Natural = 10000
 
 
-class UnixSocket(Section):
+class UnixSocket(Section, frozen=True):
     """``modules.cloudHub.unixsocket``: the CSI driver's way in."""
 
     enable: bool = True
     address: str = "unix:///var/lib/kubeedge/kubeedge.sock"
 
 
-class WebSocket(Section):
+class WebSocket(Section, frozen=True):
     """``modules.cloudHub.websocket``: where edges connect."""
 
     enable: bool = True
@@ -87,7 +87,7 @@ class WebSocket(Section):
     """0 takes a free port (edgehive only)."""
 
 
-class Https(Section):
+class Https(Section, frozen=True):
     """``modules.cloudHub.https``: where edges obtain their certificates."""
 
     enable: bool = True
@@ -96,19 +96,19 @@ class Https(Section):
     """0 takes a free port (edgehive only)."""
 
 
-class NodeMode(Section):
+class NodeMode(Section, frozen=True):
     """``modules.cloudHub.authorization.modes[].node``."""
 
     enable: bool = True
 
 
-class AuthorizationMode(Section):
+class AuthorizationMode(Section, frozen=True):
     """``modules.cloudHub.authorization.modes[]``."""
 
     node: NodeMode = NodeMode()
 
 
-class Authorization(Section):
+class Authorization(Section, frozen=True):
     """``modules.cloudHub.authorization``: may a node do what its message asks."""
 
     enable: bool = False
@@ -122,7 +122,7 @@ class Authorization(Section):
         return self.enable and not self.debug
 
 
-class CloudHub(Section):
+class CloudHub(Section, frozen=True):
     """``modules.cloudHub``."""
 
     enable: bool = True
@@ -153,7 +153,7 @@ class CloudHub(Section):
     authorization: Authorization = Authorization()
 
 
-class Delivery(Section):
+class Delivery(Section, frozen=True):
     """``edgehive.delivery``: how objects are brought to a node."""
 
     window: Annotated[int, Meta(ge=1, le=1024)] = 32
@@ -164,14 +164,14 @@ class Delivery(Section):
     """Seconds over which acknowledgements are gathered before they are recorded."""
 
 
-class Enrollment(Section):
+class Enrollment(Section, frozen=True):
     """``edgehive.enrollment``: who may obtain a node's certificate."""
 
     allow_rejoin: bool = True
     """Whether a join token may be used for a node that exists already (new machine, same name)."""
 
 
-class Edgehive(Section):
+class Edgehive(Section, frozen=True):
     """``edgehive``: settings that KubeEdge does not have."""
 
     delivery: Delivery = Delivery()
@@ -183,7 +183,7 @@ class Edgehive(Section):
 EDGE_WORKERS = 100  # KubeEdge's usual number of workers for one kind of request
 
 
-class EdgeControllerBuffer(Section):
+class EdgeControllerBuffer(Section, frozen=True):
     """``modules.edgeController.buffer``: channel sizes of the Go program; queues here are bounded per node."""
 
     update_pod_status: Natural = 1024
@@ -212,7 +212,7 @@ class EdgeControllerBuffer(Section):
     certificate_signing_request: Natural = 1024
 
 
-class EdgeControllerLoad(Section):
+class EdgeControllerLoad(Section, frozen=True):
     """``modules.edgeController.load``: worker counts of the Go program."""
 
     update_pod_status_workers: Natural = 1
@@ -237,7 +237,7 @@ class EdgeControllerLoad(Section):
     certificate_signing_request_workers: Natural = 4
 
 
-class EdgeController(Section):
+class EdgeController(Section, frozen=True):
     """``modules.edgeController``."""
 
     enable: bool = True
@@ -247,7 +247,7 @@ class EdgeController(Section):
     load: EdgeControllerLoad = EdgeControllerLoad()
 
 
-class DeviceControllerBuffer(Section):
+class DeviceControllerBuffer(Section, frozen=True):
     """``modules.deviceController.buffer``."""
 
     update_device_twins: Natural = 1024
@@ -257,13 +257,13 @@ class DeviceControllerBuffer(Section):
     device_status_event: Natural = 0
 
 
-class DeviceControllerLoad(Section):
+class DeviceControllerLoad(Section, frozen=True):
     """``modules.deviceController.load``."""
 
     update_device_status_workers: Natural = 1
 
 
-class DeviceController(Section):
+class DeviceController(Section, frozen=True):
     """``modules.deviceController``."""
 
     enable: bool = True
@@ -271,32 +271,32 @@ class DeviceController(Section):
     load: DeviceControllerLoad = DeviceControllerLoad()
 
 
-class SyncController(Section):
+class SyncController(Section, frozen=True):
     """``modules.syncController``."""
 
     enable: bool = True
 
 
-class DynamicController(Section):
+class DynamicController(Section, frozen=True):
     """``modules.dynamicController``."""
 
     enable: bool = False
 
 
-class TaskManagerBuffer(Section):
+class TaskManagerBuffer(Section, frozen=True):
     """``modules.taskManager.buffer``."""
 
     task_status: Natural = 1024
     task_event: Natural = 1
 
 
-class TaskManagerLoad(Section):
+class TaskManagerLoad(Section, frozen=True):
     """``modules.taskManager.load``."""
 
     task_workers: Natural = 1
 
 
-class TaskManager(Section):
+class TaskManager(Section, frozen=True):
     """``modules.taskManager``."""
 
     enable: bool = False
@@ -304,7 +304,7 @@ class TaskManager(Section):
     load: TaskManagerLoad = TaskManagerLoad()
 
 
-class CloudStream(Section):
+class CloudStream(Section, frozen=True):
     """``modules.cloudStream``."""
 
     enable: bool = False
@@ -318,7 +318,7 @@ class CloudStream(Section):
     stream_port: Port = 10003
 
 
-class Router(Section):
+class Router(Section, frozen=True):
     """``modules.router``."""
 
     enable: bool = False
@@ -328,14 +328,14 @@ class Router(Section):
     """Seconds."""
 
 
-class IptablesManager(Section):
+class IptablesManager(Section, frozen=True):
     """``modules.iptablesManager``: forwards virtual kubelet ports; edgehive needs no such rules."""
 
     enable: bool = True
     mode: Literal["internal", "external"] = "internal"
 
 
-class Modules(Section):
+class Modules(Section, frozen=True):
     """``modules``."""
 
     cloud_hub: CloudHub = CloudHub()
@@ -349,7 +349,7 @@ class Modules(Section):
     iptables_manager: IptablesManager = IptablesManager()
 
 
-class CloudCoreConfig(Section):
+class CloudCoreConfig(Section, frozen=True):
     """The whole file."""
 
     api_version: str = API_VERSION
