@@ -1,0 +1,299 @@
+"""EdgeHub: the shell around `wire.edgelink`.
+
+It dials when the link says so, moves frames both ways, and hands what comes in to whoever it is meant for.
+Requests are coroutines; kept messages are reported when the cloud has answered them. One task drives the
+link, a second one delivers incoming messages; when the receivers do not keep up, the socket is not read.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from edgehive.edge.hub_socket import CloudConnection, dial
+from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.kit.text import safe_label
+from edgehive.wire.edgelink import (
+    Answered,
+    Connected,
+    Dial,
+    Disconnected,
+    EdgeLink,
+    Incoming,
+    LinkEvent,
+    RequestFailed,
+    SendPing,
+)
+from edgehive.wire.endpoint import upgrade_headers, upgrade_path
+from edgehive.wire.message import Message
+from edgehive.wire.outbox import Entry, Settled
+
+log = logging.getLogger(__name__)
+
+_PAUSE_AT = 256
+_RESUME_AT = 64
+
+Route = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the cloud is and who we are there; times in seconds."""
+
+    host: str
+    port: int
+    project: str
+    node: str
+    handshake_timeout: float = 30.0
+    write_deadline: float = 15.0
+
+
+class EdgeHub:
+    """The link to the cloud, as the rest of edgecore sees it.
+
+    `tls` is called for every dial, so that a renewed certificate is used from then on.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        link: EdgeLink,
+        tls: Callable[[], ssl.SSLContext],
+        now: Callable[[], float],
+        route: Route,
+    ) -> None:
+        self._endpoint = endpoint
+        self._link = link
+        self._tls = tls
+        self._now = now
+        self._route = route
+        self._wake = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._inbound: deque[Message] = deque()
+        self._paused = False
+        self._connection: CloudConnection | None = None
+        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._on_connection: list[Callable[[bool], None]] = []
+        self._on_settled: list[Callable[[Settled], None]] = []
+        self._last_reason = ""
+        self.connected = False
+
+    # what the others call
+
+    async def request(self, message: Message, timeout: float = 60.0) -> Message:
+        """Send a request and return its answer, which the caller stores and then acknowledges.
+
+        Raises:
+            Unreachable: the link is down or was lost, or no answer came in time.
+        """
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        request_id = self._link.send_request(message, self._now(), timeout)
+        self._waiting[request_id] = answer
+        self._wake.set()
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(request_id, None)
+
+    def send_kept(self, message: Message, *, replace: bool = False) -> Entry:
+        """Keep `message` until the cloud has answered it, across restarts; `on_settled` then tells.
+
+        Raises:
+            StorageError: it could not be kept.
+        """
+        entry = self._link.send_kept(message, self._now(), replace=replace)
+        self._wake.set()
+        return entry
+
+    def send_once(self, message: Message) -> bool:
+        """Send without keeping; tell whether there was room."""
+        sent = self._link.send_once(message, self._now())
+        self._wake.set()
+        return sent
+
+    def send_ack(self, message: Message) -> None:
+        """Acknowledge what the cloud sent; call it only after the effect is durable."""
+        self._link.send_ack(message, self._now())
+        self._wake.set()
+
+    def send_now(self, message: Message) -> None:
+        """Send an ``error`` past the rate limit."""
+        self._link.send_now(message, self._now())
+        self._wake.set()
+
+    def reconnect(self, reason: str) -> None:
+        """Drop the connection and dial again; nothing that waits is lost."""
+        self._link.reconnect(reason, self._now())
+        self._wake.set()
+
+    def on_connection(self, callback: Callable[[bool], None]) -> None:
+        """Call `callback` with True when the link is up, with False when it is down."""
+        self._on_connection.append(callback)
+
+    def on_settled(self, callback: Callable[[Settled], None]) -> None:
+        """Call `callback` when the cloud has answered a kept message."""
+        self._on_settled.append(callback)
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._deliver(), name="hub-deliver")
+                await self._drive(tasks)
+        finally:
+            if self._connection is not None:
+                self._connection.say_goodbye()
+                self._connection.end("edgecore is stopping")
+                self._connection = None
+
+    # driving the link
+
+    async def _drive(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            now = self._now()
+            self._link.handle_timer(now)
+            while events := self._link.events():
+                for event in events:
+                    self._handle(event, tasks)
+            self._flush(now)
+            deadline = self._link.deadline()
+            delay = None if deadline is None else max(0.0, deadline - self._now())
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _handle(self, event: LinkEvent, tasks: asyncio.TaskGroup) -> None:
+        match event:
+            case Incoming(message):
+                self._inbound.append(message)
+                self._arrived.set()
+                if len(self._inbound) >= _PAUSE_AT:
+                    self._pause(True)
+            case Answered(request_id, message):
+                self._answer(request_id, message)
+            case RequestFailed(request_id, reason):
+                waiting = self._waiting.pop(request_id, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(Unreachable(reason))
+            case Settled():
+                for settled in self._on_settled:
+                    settled(event)
+            case Dial():
+                tasks.create_task(self._dial(), name="hub-dial")
+            case SendPing():
+                if self._connection is not None:
+                    self._connection.ping()
+            case Connected():
+                self._connection_changed(True, f"connected to {self._endpoint.host}:{self._endpoint.port}")
+            case Disconnected(reason):
+                self._connection_changed(False, reason)
+
+    def _answer(self, request_id: str, message: Message) -> None:
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+        else:
+            # Nobody waits any more; unacknowledged, the cloud would send it again and again.
+            self._link.send_ack(message, self._now())
+
+    def _flush(self, now: float) -> None:
+        connection = self._connection
+        while connection is not None and connection.writable:
+            frames = self._link.data_to_send(now)
+            if not frames:
+                return
+            for frame in frames:
+                connection.send(frame)
+
+    def _connection_changed(self, up: bool, reason: str) -> None:
+        if up != self.connected or reason != self._last_reason:
+            log.log(logging.INFO if up else logging.WARNING, "cloud link: %s", safe_label(reason, 300))
+        self._last_reason = reason
+        if not up and self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.end(reason)
+        if up == self.connected:
+            return
+        self.connected = up
+        for changed in self._on_connection:
+            changed(up)
+
+    async def _dial(self) -> None:
+        endpoint = self._endpoint
+        try:
+            await dial(
+                listener=self,
+                host=endpoint.host,
+                port=endpoint.port,
+                path=upgrade_path(endpoint.project, endpoint.node),
+                headers=upgrade_headers(endpoint.project, endpoint.node),
+                context=self._tls(),
+                timeout=endpoint.handshake_timeout,
+                write_deadline=endpoint.write_deadline,
+            )
+        except (Unreachable, OSError) as exc:
+            if str(exc) != self._last_reason:
+                log.warning("cloud link: %s", safe_label(str(exc), 300))
+                self._last_reason = str(exc)
+            self._link.receive_closed(str(exc), self._now())
+            self._wake.set()
+
+    # hub_socket.Listener
+
+    def connection_opened(self, connection: CloudConnection) -> None:
+        """The 101 came."""
+        if self._connection is not None:
+            self._connection.end("replaced by a newer connection")
+        self._connection = connection
+        self._link.receive_connected(self._now())
+        self._pause(self._paused)
+        self._wake.set()
+
+    def connection_received(self, connection: CloudConnection, data: bytes) -> None:
+        """One message came."""
+        if connection is not self._connection:
+            return
+        try:
+            self._link.receive_frame(data, self._now())
+        except ProtocolError as exc:
+            connection.end(f"the cloud broke the protocol: {exc}")
+        self._wake.set()
+
+    def connection_alive(self, connection: CloudConnection) -> None:
+        """A ping or pong came."""
+        if connection is self._connection:
+            self._link.receive_pong(self._now())
+            self._wake.set()
+
+    def connection_writable(self, connection: CloudConnection) -> None:
+        """The socket takes data again."""
+        self._wake.set()
+
+    def connection_lost(self, connection: CloudConnection, reason: str) -> None:
+        """The connection is gone, perhaps before it was open."""
+        if connection is self._connection or self._connection is None:
+            self._connection = None
+            self._link.receive_closed(reason, self._now())
+            self._wake.set()
+
+    # incoming messages
+
+    async def _deliver(self) -> None:
+        while True:
+            if not self._inbound:
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._route(self._inbound.popleft())
+            if self._paused and len(self._inbound) <= _RESUME_AT:
+                self._pause(False)
+
+    def _pause(self, paused: bool) -> None:
+        self._paused = paused
+        if self._connection is not None:
+            self._connection.pause(paused)

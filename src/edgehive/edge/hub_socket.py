@@ -1,0 +1,176 @@
+"""One connection to the cloud: TCP, TLS and WebSocket under asyncio. It moves bytes; it decides nothing."""
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgehive.edge.link_ws import Alive, Closing, Opened, Received, WebSocketClient
+from edgehive.kit.errors import ProtocolError, Unreachable
+
+log = logging.getLogger(__name__)
+
+_WRITE_BUFFER = 64 << 10
+
+
+class Listener(Protocol):
+    """Who hears what happens on a connection."""
+
+    def connection_opened(self, connection: "CloudConnection") -> None: ...
+    def connection_received(self, connection: "CloudConnection", data: bytes) -> None: ...
+    def connection_alive(self, connection: "CloudConnection") -> None: ...
+    def connection_writable(self, connection: "CloudConnection") -> None: ...
+    def connection_lost(self, connection: "CloudConnection", reason: str) -> None: ...
+
+
+class CloudConnection(asyncio.Protocol):
+    """A connection from its dial to its end; `listener` is told of its end exactly once."""
+
+    def __init__(
+        self, *, listener: Listener, request: bytes, ws: WebSocketClient, write_deadline: float
+    ) -> None:
+        self._listener = listener
+        self._request = request
+        self._ws = ws
+        self._write_deadline = write_deadline
+        self._transport: asyncio.Transport | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._ended = False
+        self.writable = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            events = self._ws.receive(data)
+        except (ProtocolError, Unreachable) as exc:
+            self.end(str(exc))
+            return
+        for event in events:
+            if self._ended:
+                return
+            match event:
+                case Received(message):
+                    self._listener.connection_received(self, message)
+                case Opened():
+                    self.writable = True
+                    self._listener.connection_opened(self)
+                case Alive(reply):
+                    self._write(reply)
+                    self._listener.connection_alive(self)
+                case Closing(reason, reply):
+                    self._write(reply)
+                    self.end(reason)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        loop = asyncio.get_running_loop()
+        self._stuck = loop.call_later(self._write_deadline, self.end, "the cloud takes no more data")
+
+    def resume_writing(self) -> None:
+        self._unstick()
+        if not self._ended:
+            self.writable = True
+            self._listener.connection_writable(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(_reason(exc))
+
+    # for the hub
+
+    def send(self, message: bytes) -> None:
+        """Write one message; ask `writable` first."""
+        self._write(self._ws.text(message))
+
+    def ping(self) -> None:
+        """Write a ping."""
+        self._write(self._ws.ping())
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def end(self, reason: str) -> None:
+        """Close at once; the first reason counts."""
+        if self._ended:
+            return
+        self._ended = True
+        self.writable = False
+        self._unstick()
+        if self._transport is not None:
+            self._transport.abort()
+        self._listener.connection_lost(self, reason)
+
+    def say_goodbye(self) -> None:
+        """Tell the cloud that we go; it then needs no time-out to notice."""
+        self._write(self._ws.close())
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _unstick(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+
+def _reason(exc: Exception | None) -> str:
+    if exc is None:
+        return "the cloud closed the connection"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS: {exc.reason or exc}".lower().replace("_", " ").replace("tls:", "TLS:", 1)
+    return str(exc) or type(exc).__name__
+
+
+async def dial(
+    *,
+    listener: Listener,
+    host: str,
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    context: ssl.SSLContext,
+    timeout: float,
+    write_deadline: float,
+) -> CloudConnection:
+    """Open TCP and TLS and send the upgrade request; `listener.connection_opened` tells of the 101.
+
+    Raises:
+        Unreachable: refused, timed out, or not the certificate we trust.
+    """
+    ws = WebSocketClient(rand=os.urandom)
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    request = ws.request(host=authority, path=path, headers=headers)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            _, connection = await loop.create_connection(
+                lambda: CloudConnection(
+                    listener=listener, request=request, ws=ws, write_deadline=write_deadline
+                ),
+                host,
+                port,
+                ssl=context,
+                server_hostname=host,
+            )
+    except TimeoutError as exc:
+        raise Unreachable(f"{authority} did not answer within {timeout:g} s") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise Unreachable(f"the certificate of {authority} is not acceptable: {exc.verify_message}") from exc
+    except OSError as exc:
+        raise Unreachable(f"{authority}: {_reason(exc)}") from exc
+    return connection
