@@ -6,13 +6,19 @@ objects meant for the node (from the watch caches) with the records (ObjectSync)
 has no record, such as rules and tasks, waits in a bounded backlog.
 """
 
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
-from edgehive.wire.objectsync import SyncRecord, SyncWriter
-from edgehive.wire.outbound import Outbound
-from edgehive.wire.pool import Delivered, GivenUp
+import msgspec
+
+from edgehive.wire import classify as cls
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
+from edgehive.wire.objectsync import SyncKey, SyncRecord, SyncWriter, valid_key
+from edgehive.wire.outbound import Outbound, parse_version
+from edgehive.wire.pool import Delivered, GivenUp, Verdict
+from edgehive.wire.resource import NODE, SECRET, format_resource
 from edgehive.wire.session import NodeSession, Stamp
 
 BACKLOG = 256
@@ -47,7 +53,7 @@ class World(Protocol):
     """What the watch caches say; every call answers at once from memory."""
 
     def find(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
-        """The object that `record` stands for, looked up by kind, namespace and name."""
+        """The object of the name that `record` stands for, whatever its UID."""
         ...
 
     def assigned(self, node: str) -> Iterable[CachedObject]:
@@ -59,53 +65,338 @@ class World(Protocol):
         ...
 
 
-class CloudNode:
-    """Decides for one node; the shell owns the sockets and the API calls."""
+_ANSWERS: Final = 16
+"""Query answers that wait for one record; more than that is a peer asking in a loop."""
+_CACHE_RETRY: Final = 0.5
+_SOURCES: Final = {
+    "Device": cls.DEVICE_CONTROLLER,
+    "DeviceModel": cls.DEVICE_CONTROLLER,
+    "ServiceAccountAccess": cls.POLICY_CONTROLLER,
+}
+_FIRST_IS_UPDATE: Final = frozenset({NODE, SECRET})
+"""Types that travel as ``update`` even the first time, as the original sends them."""
 
-    session: NodeSession | None
+
+class CloudNode:
+    """Decides for one node; the shell owns the sockets and the API calls.
+
+    What it holds grows with the objects at the node and is dropped when the session ends, the backlog aside.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_checking",
+        "_checks",
+        "_every",
+        "_loaded",
+        "_next",
+        "_records",
+        "_stamp",
+        "_waiting",
+        "_world",
+        "_writer",
+        "node",
+        "session",
+    )
 
     def __init__(
-        self, *, node: str, world: World, writer: SyncWriter, stamp: Stamp, reconcile_every: float = 30.0
+        self,
+        *,
+        node: str,
+        world: World,
+        writer: SyncWriter,
+        stamp: Stamp,
+        reconcile_every: float = 30.0,
     ) -> None:
-        raise NotImplementedError
+        self.node: Final = node
+        self.session: NodeSession | None = None
+        self._world = world
+        self._writer = writer
+        self._stamp = stamp
+        self._every = reconcile_every
+        self._next: float | None = None
+        self._loaded = False
+        self._records: dict[SyncKey, SyncRecord] = {}
+        self._checks: list[SyncRecord] = []
+        self._checking: set[SyncKey] = set()
+        self._waiting: dict[SyncKey, list[Outbound]] = {}
+        self._backlog: deque[Outbound] = deque(maxlen=BACKLOG)
 
     def attach(self, session: NodeSession, now: float) -> NodeSession | None:
         """A new session of the node; returns the one it replaces (already closed). Plans a reconcile at once."""
-        raise NotImplementedError
+        old = self.session
+        if old is not None:
+            self._end(old, "replaced by a new connection")
+        self.session = session
+        self._next = now
+        while self._backlog:
+            session.send(self._backlog.popleft(), now)
+        return old
 
     def detach(self, session: NodeSession, now: float) -> None:
         """`session` ended; does nothing if it is no longer the current one."""
-        raise NotImplementedError
+        if self.session is session:
+            self._end(session, "connection lost")
+            self.session = None
+            self._next = None
 
-    def send(self, message: Outbound, now: float) -> None:
-        """A controller has something for the node. ACK-class messages wait until their record exists."""
-        raise NotImplementedError
+    @property
+    def idle(self) -> bool:
+        """Nothing is kept here: the shell may forget this node."""
+        return self.session is None and not self._backlog
+
+    @property
+    def waiting(self) -> int:
+        """Objects that wait for their record."""
+        return len(self._waiting)
+
+    def send(self, message: Outbound, now: float) -> Verdict | None:
+        """A controller has something for the node. ACK-class messages wait until their record exists.
+
+        ``None``: kept elsewhere (backlog, waiting for the record) or left to the reconcile at the next connect.
+        """
+        session = self.session
+        if session is None or session.closed is not None:
+            if not message.ack and not message.is_response:
+                self._backlog.append(message)
+            return None
+        if not message.ack:
+            return session.send(message, now)
+        record = self._record_for(message)
+        if record is None:
+            return session.send(message, now)
+        if not self._loaded:
+            # The records are not known yet, and the reconcile that waits for them covers this object.
+            return self._gate(message, record, now) if message.is_response else None
+        if message.is_delete:
+            return self._send_delete(message, record, now)
+        known = self._records.get(record.key)
+        if known is None:
+            return self._gate(message, record, now)
+        if not message.is_response and message.version <= parse_version(known.version):
+            return Verdict.DONE
+        return self._offer(message, known, now)
 
     def record_changed(self, record: SyncRecord, now: float) -> None:
         """A record was added or changed (by us or by another instance)."""
-        raise NotImplementedError
+        if not self._loaded or record.key.node != self.node:
+            return
+        known = self._records.get(record.key)
+        if known is not None and parse_version(known.version) >= parse_version(record.version):
+            self._records[record.key] = replace(known, resource_version=record.resource_version)
+            return
+        self._records[record.key] = record
+        if known is None:
+            self._release(record, now)
+            self._check(record, now)
 
     def record_gone(self, record: SyncRecord, now: float) -> None:
         """A record was deleted."""
-        raise NotImplementedError
+        self._records.pop(record.key, None)
 
     def record_created(self, record: SyncRecord, now: float) -> None:
         """The API server has the record that `SyncWriter` was asked to create: release what waited for it."""
-        raise NotImplementedError
+        if self.session is None:
+            return
+        self._records.setdefault(record.key, record)
+        self._release(record, now)
+
+    def record_refused(self, record: SyncRecord) -> None:
+        """The API server will not take the record; what waited for it is dropped until the next reconcile."""
+        self._waiting.pop(record.key, None)
 
     def receive(self, event: Delivered | GivenUp, now: float) -> None:
         """An event of the current session: plans the record's write."""
-        raise NotImplementedError
+        session = self.session
+        if isinstance(event, Delivered):
+            self._acknowledged(event.message, now)
+        if session is not None and session.pool.ready_for_resync:
+            self._next = now
 
     def handle_timer(self, now: float) -> None:
         """Reconcile when due."""
-        raise NotImplementedError
+        if self.session is None or self._next is None or now < self._next:
+            return
+        if not self._loaded and not self._load():
+            self._next = now + _CACHE_RETRY
+            return
+        self._next = now + self._every
+        self.reconcile(now)
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next."""
-        raise NotImplementedError
+        return self._next if self.session is not None else None
+
+    def reconcile(self, now: float) -> None:
+        """Send the difference between the objects meant for the node and what it has acknowledged."""
+        session = self.session
+        if session is None:
+            return
+        session.pool.resynced()
+        for record in list(self._records.values()):
+            self._check(record, now)
+        for cached in self._world.assigned(self.node):
+            key = SyncKey(self.node, cached.namespace, cached.uid)
+            if key not in self._records and key not in self._waiting:
+                self.send(self._outbound(cached, first=True), now)
+
+    def checks(self) -> list[SyncRecord]:
+        """Records whose object the cache does not hold: GET each live and answer with `checked`.
+
+        The cache of one instance may lag behind the records that another has written, and a delete sent by
+        mistake would stop a running pod.
+        """
+        checks, self._checks = self._checks, []
+        return checks
+
+    def checked(self, record: SyncRecord, found: CachedObject | Missing | Unknown, now: float) -> None:
+        """What the API server itself says about the object of `record`; `Unknown` if it could not be asked."""
+        self._checking.discard(record.key)
+        known = self._records.get(record.key)
+        if self.session is None or known is None or isinstance(found, Unknown):
+            return
+        if isinstance(found, Missing) or found.uid != record.key.uid:
+            if record.kind.lower() == NODE:
+                self._acknowledge_delete(known, now)  # the node itself: there is nobody to tell
+            else:
+                self._offer(self._collect(known), known, now)
+
+    def _load(self) -> bool:
+        records = self._world.records(self.node)
+        if records is None:
+            return False
+        self._records = {record.key: record for record in records} | self._records
+        self._loaded = True
+        return True
+
+    def _end(self, session: NodeSession, reason: str) -> None:
+        for message in session.pool.pending_once():
+            if not message.is_response:
+                self._backlog.append(message)
+        session.close(reason)
+        self._loaded = False
+        self._records = {}
+        self._waiting.clear()
+        self._checks.clear()
+        self._checking.clear()
+
+    def _record_for(self, message: Outbound) -> SyncRecord | None:
+        """The record `message` is accounted under; ``None`` if it cannot have one."""
+        resource = message.resource
+        if resource is None or not message.uid:
+            return None
+        key = SyncKey(self.node, resource.namespace, message.uid)
+        if not valid_key(key):
+            return None
+        return SyncRecord(key, message.api_version, message.kind, resource.name)
+
+    def _gate(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
+        """Hold `message` until its record exists."""
+        waiting = self._waiting.setdefault(record.key, [])
+        if message.is_response:
+            if sum(m.is_response for m in waiting) < _ANSWERS:
+                waiting.append(message)
+        else:
+            newest = max((m.version for m in waiting if not m.is_response), default=0)
+            if message.version <= newest:
+                return Verdict.STALE
+            waiting[:] = [m for m in waiting if m.is_response]
+            waiting.append(message)
+        self._writer.create(record, now)
+        return None
+
+    def _release(self, record: SyncRecord, now: float) -> None:
+        waiting = self._waiting.pop(record.key, ())
+        known = self._records.get(record.key, record)
+        for message in sorted(waiting, key=lambda m: m.version):
+            self._offer(message, known, now)
+
+    def _offer(self, message: Outbound, known: SyncRecord, now: float) -> Verdict:
+        assert self.session is not None
+        verdict = self.session.send(message, now)
+        if verdict is Verdict.DONE:
+            self._acknowledged(message, now, known)
+        return verdict
+
+    def _send_delete(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
+        waited = self._waiting.pop(record.key, None)
+        known = self._records.get(record.key)
+        if known is not None:
+            return self._offer(message, known, now)
+        if waited is not None:
+            self._writer.deleted(record, now)  # the create may be on its way
+        return None  # never sent to this node
+
+    def _acknowledged(self, message: Outbound, now: float, known: SyncRecord | None = None) -> None:
+        record = self._record_for(message)
+        if record is None or self.session is None:
+            return
+        known = known or self._records.get(record.key, record)
+        if message.is_delete:
+            self._acknowledge_delete(known, now)
+            return
+        version = message.message.resource_version
+        self._writer.acknowledged(known, version, now)
+        if parse_version(version) > parse_version(known.version):
+            self._records[record.key] = replace(known, version=version)
+
+    def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
+        self._records.pop(known.key, None)
+        self._writer.deleted(known, now)
+
+    def _check(self, record: SyncRecord, now: float) -> None:
+        """Compare one record with the cached object."""
+        cached = self._world.find(record)
+        if isinstance(cached, Unknown):
+            return
+        if isinstance(cached, Missing) or cached.uid != record.key.uid:
+            if record.key not in self._checking:
+                self._checking.add(record.key)
+                self._checks.append(record)
+        elif not record.version or parse_version(cached.version) > parse_version(record.version):
+            self._offer(self._outbound(cached, first=False), record, now)
+
+    def _outbound(self, cached: CachedObject, *, first: bool) -> Outbound:
+        message_id, timestamp = self._stamp()
+        kind = cached.kind.lower()
+        return Outbound(
+            Message(
+                id=message_id,
+                timestamp=timestamp,
+                operation=INSERT if first and kind not in _FIRST_IS_UPDATE else UPDATE,
+                resource=format_resource(cached.namespace, kind, cached.name),
+                content=cached.raw,
+                resource_version=cached.version,
+                source=cached.source,
+                group=cls.RESOURCE_GROUP,
+            )
+        )
+
+    def _collect(self, record: SyncRecord) -> Outbound:
+        """The delete of an object that is gone: bare metadata, all that is still known of it."""
+        message_id, timestamp = self._stamp()
+        key = record.key
+        metadata = {"name": record.object_name, "uid": key.uid}
+        if key.namespace is not None:
+            metadata["namespace"] = key.namespace
+        content: dict[str, object] = {"metadata": metadata}
+        if record.kind:
+            # The original leaves these out, and so never cleans the MetaServer table of its edge.
+            content = {"kind": record.kind, "apiVersion": record.api_version, "metadata": metadata}
+        return Outbound(
+            Message(
+                id=message_id,
+                timestamp=timestamp,
+                operation=DELETE,
+                resource=format_resource(key.namespace, record.kind.lower(), record.object_name),
+                content=msgspec.json.encode(content),
+                source=_SOURCES.get(record.kind, cls.EDGE_CONTROLLER),
+                group=cls.RESOURCE_GROUP,
+            )
+        )
 
 
 def orphaned(records: Iterable[SyncRecord], nodes: Iterable[str]) -> list[SyncRecord]:
     """The records whose node no longer exists; delete them."""
-    raise NotImplementedError
+    existing = frozenset(nodes)
+    return [record for record in records if record.key.node not in existing]

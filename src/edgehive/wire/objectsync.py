@@ -6,13 +6,19 @@ an object at the edge that nobody would ever delete there. Status writes follow 
 object, in bounded batches about a second apart; a record that lags costs a duplicate delivery and nothing else.
 """
 
+import heapq
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from edgehive.kube.refs import GVR
+import msgspec
+
+from edgehive.kit.errors import ProtocolError
+from edgehive.kube.refs import CLUSTEROBJECTSYNCS, GVR, OBJECTSYNCS, is_dns_subdomain
+from edgehive.wire.outbound import parse_version
 
 API_VERSION = "reliablesyncs.kubeedge.io/v1alpha1"
-GROUP_VERSION = ("reliablesyncs.kubeedge.io", "v1alpha1")
+
+_RETRY_SOON: Final = frozenset({0, 408, 409, 410, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class SyncKey:
     @property
     def gvr(self) -> GVR:
         """``objectsyncs`` or ``clusterobjectsyncs``."""
-        raise NotImplementedError
+        return OBJECTSYNCS if self.namespace is not None else CLUSTEROBJECTSYNCS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,37 @@ class SyncRecord:
     """The record's own resourceVersion."""
 
 
+class _Spec(
+    msgspec.Struct, rename={"api_version": "objectAPIVersion", "kind": "objectKind", "name": "objectName"}
+):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+
+
+class _Status(msgspec.Struct, rename={"version": "objectResourceVersion"}):
+    version: str = ""
+
+
+class _SyncMeta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Sync(msgspec.Struct):
+    metadata: _SyncMeta = msgspec.field(default_factory=_SyncMeta)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_decoder: Final = msgspec.json.Decoder(_Sync)
+
+
 def parse_sync_name(name: str) -> tuple[str, str] | None:
-    """Split a record's name into node and UID; ``None`` if it is not one of ours."""
-    raise NotImplementedError
+    """Split a record's name into node and UID (after the last dot); ``None`` if it is not one of ours."""
+    node, dot, uid = name.rpartition(".")
+    return (node, uid) if dot and node and uid else None
 
 
 def parse_sync(raw: bytes) -> SyncRecord:
@@ -59,17 +93,48 @@ def parse_sync(raw: bytes) -> SyncRecord:
     Raises:
         ProtocolError: it is not one.
     """
-    raise NotImplementedError
+    try:
+        sync = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"not an ObjectSync: {exc}") from exc
+    parts = parse_sync_name(sync.metadata.name)
+    if parts is None:
+        raise ProtocolError(f"not the name of an ObjectSync: {sync.metadata.name[:120]!r}")
+    return SyncRecord(
+        key=SyncKey(parts[0], sync.metadata.namespace or None, parts[1]),
+        api_version=sync.spec.api_version,
+        kind=sync.spec.kind,
+        object_name=sync.spec.name,
+        version=sync.status.version,
+        resource_version=sync.metadata.resource_version,
+    )
 
 
 def sync_object(record: SyncRecord) -> dict[str, Any]:
     """The object to POST for `record` (without its status, which the API server would drop)."""
-    raise NotImplementedError
+    metadata = {"name": record.key.name}
+    if record.key.namespace is not None:
+        metadata["namespace"] = record.key.namespace
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ObjectSync" if record.key.namespace is not None else "ClusterObjectSync",
+        "metadata": metadata,
+        "spec": {
+            "objectAPIVersion": record.api_version,
+            "objectKind": record.kind,
+            "objectName": record.object_name,
+        },
+    }
 
 
 def sync_status_patch(version: str) -> bytes:
     """The merge patch to PATCH on the status subresource."""
-    raise NotImplementedError
+    return msgspec.json.encode({"status": {"objectResourceVersion": version}})
+
+
+def valid_key(key: SyncKey) -> bool:
+    """Whether the API server would take the name (a hostile UID must not end up in a URL)."""
+    return is_dns_subdomain(key.name) and (key.namespace is None or is_dns_subdomain(key.namespace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +143,15 @@ class CreateSync:
 
     record: SyncRecord
 
+    @property
+    def key(self) -> SyncKey:
+        """The record's key."""
+        return self.record.key
+
 
 @dataclass(frozen=True, slots=True)
 class RecordSync:
-    """PATCH the status of `key` to `version` (merge patch); on 404 report `NOT_FOUND`."""
+    """PATCH the status of `key` to `version` (merge patch)."""
 
     key: SyncKey
     version: str
@@ -97,38 +167,199 @@ class DeleteSync:
 SyncWrite = CreateSync | RecordSync | DeleteSync
 
 
+@dataclass(slots=True, eq=False)
+class _Job:
+    """What one record should become, and what is being done about it."""
+
+    record: SyncRecord
+    create: bool = False
+    version: str = ""
+    delete: bool = False
+    busy: SyncWrite | None = None
+    entry: int = 0
+    """The live entry in a queue; 0: none."""
+    failures: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        return self.create or self.delete or bool(self.version)
+
+
+@dataclass(slots=True)
+class SyncStats:
+    """Counters of the planner."""
+
+    acknowledged: int = 0
+    writes: int = 0
+    failures: int = 0
+    abandoned: int = 0
+
+
 class SyncWriter:
-    """Plans the writes of all nodes of one cloudcore: coalesced, bounded, retried with back-off."""
+    """Plans the writes of all nodes of one cloudcore: coalesced, bounded, retried with back-off.
+
+    One write per record at a time; a create goes before a status, a delete replaces both. The plan holds at most
+    one job per record, so it is bounded by the objects at the connected nodes.
+    """
 
     def __init__(
-        self, *, interval: float = 0.5, batch: int = 200, retry: float = 1.0, retry_max: float = 30.0
+        self, *, interval: float = 0.5, batch: int = 200, retry: float = 1.0, retry_max: float = 10.0
     ) -> None:
-        raise NotImplementedError
+        self._interval = interval
+        self._batch = batch
+        self._retry = retry
+        self._retry_max = retry_max
+        self._urgent: list[tuple[float, int, _Job]] = []  # creates: a message waits for each
+        self._later: list[tuple[float, int, _Job]] = []  # statuses and deletes
+        self._tick = 0
+        self._jobs: dict[SyncKey, _Job] = {}
+        self._busy = 0
+        self.stats = SyncStats()
+
+    @property
+    def depth(self) -> int:
+        """Records with something to write or being written."""
+        return len(self._jobs)
+
+    @property
+    def busy(self) -> int:
+        """Writes handed out and not answered."""
+        return self._busy
 
     def create(self, record: SyncRecord, now: float) -> None:
         """The record must exist before its object is sent; creates are due at once."""
-        raise NotImplementedError
+        job = self._job(record)
+        job.create = True
+        job.delete = False
+        if job.busy is None:
+            self._queue(job, now)
 
     def acknowledged(self, record: SyncRecord, version: str, now: float) -> None:
         """The node acknowledged `version`; due within `interval`; never lowers what was recorded."""
-        raise NotImplementedError
+        self.stats.acknowledged += 1
+        newest = parse_version(version)
+        if newest <= parse_version(record.version):
+            return
+        job = self._job(record)
+        if job.delete or newest <= parse_version(job.version):
+            return
+        job.version = version
+        self._schedule(job, now)
 
-    def deleted(self, key: SyncKey, now: float) -> None:
-        """The node acknowledged the delete; due within `interval`."""
-        raise NotImplementedError
+    def deleted(self, record: SyncRecord, now: float) -> None:
+        """The node acknowledged the delete (or the record is moot); due within `interval`."""
+        job = self._job(record)
+        job.create, job.version, job.delete = False, "", True
+        self._schedule(job, now)
+
+    def pending(self, key: SyncKey) -> bool:
+        """Whether something is still to be written for `key`."""
+        return key in self._jobs
 
     def deadline(self) -> float | None:
         """When `take` has something next."""
-        raise NotImplementedError
+        due: list[float] = []
+        if self._busy < 2 * self._batch and _prune(self._urgent):
+            due.append(self._urgent[0][0])
+        if self._busy < self._batch and _prune(self._later):
+            due.append(self._later[0][0])
+        return min(due, default=None)
 
     def take(self, now: float) -> list[SyncWrite]:
-        """The writes that are due, at most a batch; each must be answered with `done` or `failed`."""
-        raise NotImplementedError
+        """The writes that are due; each must be answered with `done` or `failed`.
+
+        At most a batch is outstanding, creates may use a second one so that statuses do not hold up deliveries.
+        """
+        writes: list[SyncWrite] = []
+        for queue, room in ((self._urgent, 2 * self._batch), (self._later, self._batch)):
+            while self._busy < room and _prune(queue) and queue[0][0] <= now:
+                job = heapq.heappop(queue)[2]
+                job.entry = 0
+                job.busy = self._next_write(job)
+                self._busy += 1
+                self.stats.writes += 1
+                writes.append(job.busy)
+        return writes
 
     def done(self, write: SyncWrite, now: float) -> None:
         """`write` is in the API server."""
-        raise NotImplementedError
+        job = self._release(write)
+        if job is None:
+            return
+        job.failures = 0
+        if isinstance(write, CreateSync):
+            job.create = False
+        elif isinstance(write, RecordSync):
+            if job.version == write.version:
+                job.version = ""
+        else:
+            job.delete = False
+        self._carry_on(job, now)
 
-    def failed(self, write: SyncWrite, code: int, now: float) -> None:
-        """`write` was answered with HTTP `code` (0: unreachable); it is planned again if that makes sense."""
-        raise NotImplementedError
+    def failed(self, write: SyncWrite, code: int, now: float) -> bool:
+        """`write` was answered with HTTP `code` (0: unreachable); True: it is planned again.
+
+        A status for a missing record creates it again. Anything the API server will refuse for ever (403 aside,
+        since an administrator may still grant it) is dropped: the periodic reconcile comes back to it.
+        """
+        job = self._release(write)
+        if job is None:
+            return False
+        self.stats.failures += 1
+        again = True
+        if code == 404 and isinstance(write, RecordSync):
+            job.create = not job.delete
+        elif code not in _RETRY_SOON and code not in (401, 403):
+            self.stats.abandoned += 1
+            again = False
+            job.create = job.delete = False
+            job.version = ""
+        pause = min(self._retry * 2**job.failures, self._retry_max)
+        job.failures = min(job.failures + 1, 16)
+        self._carry_on(job, now, pause)
+        return again
+
+    def _job(self, record: SyncRecord) -> _Job:
+        job = self._jobs.get(record.key)
+        if job is None:
+            job = self._jobs[record.key] = _Job(record)
+        return job
+
+    def _schedule(self, job: _Job, now: float) -> None:
+        # Counted from the first change, so that a steady stream of versions cannot put the write off for ever.
+        if job.busy is None and job.entry == 0:
+            self._queue(job, now + self._interval)
+
+    def _queue(self, job: _Job, due: float) -> None:
+        self._tick += 1
+        job.entry = self._tick
+        heapq.heappush(self._urgent if job.create else self._later, (due, self._tick, job))
+
+    def _release(self, write: SyncWrite) -> _Job | None:
+        job = self._jobs.get(write.key)
+        if job is None or job.busy is not write:
+            return None
+        job.busy = None
+        self._busy -= 1
+        return job
+
+    def _carry_on(self, job: _Job, now: float, pause: float = 0.0) -> None:
+        if not job.wanted:
+            self._jobs.pop(job.record.key, None)
+            return
+        self._queue(job, now + (pause or (0.0 if job.create else self._interval)))
+
+    @staticmethod
+    def _next_write(job: _Job) -> SyncWrite:
+        if job.delete:
+            return DeleteSync(job.record.key)
+        if job.create:
+            return CreateSync(job.record)
+        return RecordSync(job.record.key, job.version)
+
+
+def _prune(queue: list[tuple[float, int, _Job]]) -> bool:
+    """Drop entries that were queued again since; tell whether a live one is at the front."""
+    while queue and queue[0][2].entry != queue[0][1]:
+        heapq.heappop(queue)
+    return bool(queue)

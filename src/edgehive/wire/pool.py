@@ -197,6 +197,11 @@ class NodeMessagePool:
         """Whether `take` would give something now."""
         return bool(self._resend or self._once or (self._ready and self._open_window()))
 
+    @property
+    def ready_for_resync(self) -> bool:
+        """Something was refused for lack of room, and there is room again."""
+        return self.needs_resync and self._active <= self._limits.objects // 2
+
     def resynced(self) -> None:
         """A reconcile of the node has been offered; forget `needs_resync`."""
         self.needs_resync = False
