@@ -1,0 +1,71 @@
+"""ConfigMaps, secrets and tokens for pods: local first, with "not there" and "not known now" kept apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from edgehive.edge.metaclient import MetaClient, Ok, Reply
+from edgehive.edge.pods_spec import JsonObject, Pod, parse_time
+from edgehive.edge.runtime import RuntimeFailure
+
+_TOKEN_LIFETIME = 3607  # the lifetime the API server puts into the default token volume
+
+
+class PodObjects:
+    """Reads what pods refer to."""
+
+    def __init__(self, meta: MetaClient) -> None:
+        self._meta = meta
+
+    async def get(self, kind: str, namespace: str, name: str) -> JsonObject | None:
+        """Return a ``configmap`` or ``secret``, or None when the cluster has none of that name.
+
+        Raises:
+            RuntimeFailure: It is not known here and the cloud could not be asked.
+        """
+        ask = self._meta.configmap if kind == "configmap" else self._meta.secret
+        return _object(await ask(namespace, name), f'{kind} "{name}"')
+
+    async def token(self, pod: Pod, audience: str, expiration: int | None, now: float) -> tuple[str, float]:
+        """Return a service-account token bound to `pod`, and the time when 80 % of its life has passed.
+
+        Raises:
+            RuntimeFailure: There is no token here and the cloud could not be asked, or refused.
+        """
+        lifetime = expiration or _TOKEN_LIFETIME
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod.metadata.name, "uid": pod.uid}
+        request: Mapping[str, Any] = {
+            "metadata": {},
+            "spec": {
+                "audiences": [audience] if audience else None,
+                "expirationSeconds": lifetime,
+                "boundObjectRef": bound,
+            },
+            "status": {"token": "", "expirationTimestamp": None},
+        }
+        account = pod.service_account
+        found = _object(
+            await self._meta.token(pod.metadata.namespace, account, request, pod.uid),
+            f'token of service account "{account}"',
+        )
+        status = (found or {}).get("status") or {}
+        token = status.get("token")
+        if not isinstance(token, str) or not token:
+            raise RuntimeFailure("FailedMount", f'no token for service account "{account}"')
+        expires = parse_time(status.get("expirationTimestamp")) or now + lifetime
+        return token, max(expires - lifetime * 0.2, now + 30)
+
+
+def _object(reply: Reply, what: str) -> JsonObject | None:
+    if isinstance(reply, Ok):
+        try:
+            found = msgspec.json.decode(reply.object)
+        except msgspec.DecodeError as exc:
+            raise RuntimeFailure("FailedMount", f"{what} is not JSON") from exc
+        if not isinstance(found, dict):
+            raise RuntimeFailure("FailedMount", f"{what} is not an object")
+        return found
+    if reply.status.code == 404:
+        return None
+    raise RuntimeFailure("FailedMount", f"{what}: {reply.status.message}")

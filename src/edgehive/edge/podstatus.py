@@ -1,0 +1,254 @@
+"""The status of a pod as its node reports it: phase, conditions, container statuses. A pure function."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgehive.edge.pods_actions import Problem
+from edgehive.edge.pods_spec import Container, JsonObject, Pod, format_time
+from edgehive.edge.runtime import ContainerInfo, State
+
+PENDING, RUNNING, SUCCEEDED, FAILED = "Pending", "Running", "Succeeded", "Failed"
+TERMINAL = frozenset((SUCCEEDED, FAILED))
+
+
+@dataclass(frozen=True, slots=True)
+class StatusInput:
+    """Everything a status is made of."""
+
+    pod: Pod
+    latest: Mapping[str, ContainerInfo]
+    """The newest container of each name."""
+    before: Mapping[str, ContainerInfo]
+    """The newest container that ended before it."""
+    waiting: Mapping[str, Problem]
+    """Why a container that does not run is being waited for."""
+    restarts: Mapping[str, int]
+    sandbox_ready: bool
+    pod_ip: str
+    host_ip: str
+    start_time: str
+    runtime_name: str
+    previous: JsonObject
+    """The status reported before: transition times are kept from it."""
+    now: float
+    initialized: bool = False
+    """Main containers were started: init containers have done their work even when they are gone."""
+    final: Problem | None = None
+    """Reason and message of a phase decided elsewhere (``DeadlineExceeded``), with `final_phase`."""
+    final_phase: str = ""
+    stopped: bool = False
+    """The pod is being ended and nothing of it runs."""
+    unready: frozenset[str] = field(default_factory=frozenset)
+    """Running containers whose readiness probe fails."""
+
+
+def compute_status(given: StatusInput) -> JsonObject:
+    """Return the whole ``status`` of the pod."""
+    spec = given.pod.spec
+    init = [_container_status(given, one, init=True) for one in spec.init_containers]
+    main = [_container_status(given, one, init=False) for one in spec.containers]
+    phase = given.final_phase or pod_phase(given, init, main)
+    status: JsonObject = {
+        "phase": phase,
+        "conditions": _conditions(given, phase, init, main),
+        "hostIP": given.host_ip,
+        "hostIPs": [{"ip": given.host_ip}],
+        "startTime": given.start_time,
+        "qosClass": given.pod.qos_class,
+        "containerStatuses": main,
+    }
+    if init:
+        status["initContainerStatuses"] = init
+    if given.pod_ip:
+        status["podIP"] = given.pod_ip
+        status["podIPs"] = [{"ip": given.pod_ip}]
+    if given.final is not None:
+        status["reason"] = given.final.reason
+        status["message"] = given.final.message
+    return status
+
+
+def pod_phase(given: StatusInput, init: Sequence[JsonObject], main: Sequence[JsonObject]) -> str:
+    """Return the phase by the rules of the pod lifecycle documentation."""
+    never = given.pod.spec.restart_policy == "Never"
+    pending_init = False
+    if not given.initialized:
+        for container, status in zip(given.pod.spec.init_containers, init, strict=True):
+            ended = status["state"].get("terminated") or status["lastState"].get("terminated")
+            if container.restart_policy == "Always":
+                pending_init = pending_init or not status["started"]
+            elif ended is None or "running" in status["state"]:
+                pending_init = True
+            elif ended["exitCode"] != 0:
+                if never:
+                    return FAILED
+                pending_init = True
+    if pending_init and not given.stopped:
+        return PENDING
+    running = sum("running" in one["state"] for one in main)
+    ended = [one["state"].get("terminated") or one["lastState"].get("terminated") for one in main]
+    stopped = [
+        e for one, e in zip(main, ended, strict=True) if e is not None and "running" not in one["state"]
+    ]
+    if given.stopped:
+        done = len(stopped) == len(main) and all(e["exitCode"] == 0 for e in stopped)
+        return SUCCEEDED if done else FAILED
+    if running + len(stopped) < len(main):
+        return PENDING
+    if running:
+        return RUNNING
+    if spec_restarts(given.pod.spec.restart_policy, [e["exitCode"] for e in stopped]):
+        return RUNNING
+    return SUCCEEDED if all(e["exitCode"] == 0 for e in stopped) else FAILED
+
+
+def spec_restarts(policy: str, exit_codes: Iterable[int]) -> bool:
+    """Whether `policy` restarts any container that ended with one of `exit_codes`."""
+    return policy == "Always" or (policy == "OnFailure" and any(exit_codes))
+
+
+def _container_status(given: StatusInput, container: Container, *, init: bool) -> JsonObject:
+    name = container.name
+    info = given.latest.get(name)
+    before = given.before.get(name)
+    problem = given.waiting.get(name)
+    state: JsonObject
+    last: JsonObject = {}
+    if before is not None:
+        last = {"terminated": _terminated(given, before)}
+    if info is not None and info.state is State.RUNNING:
+        state = {"running": {"startedAt": format_time(info.started_at)}}
+    elif info is not None and info.state in (State.EXITED, State.UNKNOWN):
+        ended = {"terminated": _terminated(given, info)}
+        if problem is not None:
+            state, last = _waiting(problem), ended
+        else:
+            state = ended
+    else:
+        default = "PodInitializing" if given.pod.spec.init_containers and not init else "ContainerCreating"
+        state = _waiting(problem or Problem(default, ""))
+    running = "running" in state
+    sidecar = init and container.restart_policy == "Always"
+    if init and not sidecar:
+        ready = "terminated" in state and state["terminated"]["exitCode"] == 0
+    else:
+        ready = running and name not in given.unready
+    status: JsonObject = {
+        "name": name,
+        "state": state,
+        "lastState": last,
+        "ready": ready,
+        "restartCount": given.restarts.get(name, 0),
+        "image": container.image,
+        "imageID": info.image_id if info else "",
+        "started": running,
+    }
+    if info is not None:
+        status["containerID"] = f"{given.runtime_name}://{info.id}"
+    return status
+
+
+def _waiting(problem: Problem) -> JsonObject:
+    return {"waiting": {"reason": problem.reason} | ({"message": problem.message} if problem.message else {})}
+
+
+def _terminated(given: StatusInput, info: ContainerInfo) -> JsonObject:
+    ended: JsonObject = {
+        "exitCode": info.exit_code,
+        "reason": info.reason or ("Completed" if info.exit_code == 0 else "Error"),
+        "startedAt": format_time(info.started_at or info.created_at),
+        "finishedAt": format_time(info.finished_at or info.started_at or info.created_at),
+        "containerID": f"{given.runtime_name}://{info.id}",
+    }
+    if info.message:
+        ended["message"] = info.message
+    return ended
+
+
+def _conditions(
+    given: StatusInput, phase: str, init: Sequence[JsonObject], main: Sequence[JsonObject]
+) -> list[JsonObject]:
+    ended = phase in TERMINAL
+    waiting_init = [
+        status["name"]
+        for container, status in zip(given.pod.spec.init_containers, init, strict=True)
+        if not (status["started"] if container.restart_policy == "Always" else status["ready"])
+    ]
+    initialized = _condition("Initialized")
+    if waiting_init and not given.initialized and phase != SUCCEEDED:
+        initialized = _condition(
+            "Initialized",
+            "ContainersNotInitialized",
+            f"containers with incomplete status: {_names(waiting_init)}",
+        )
+    elif phase == SUCCEEDED:
+        initialized["reason"] = "PodCompleted"
+
+    sidecars = [
+        s for c, s in zip(given.pod.spec.init_containers, init, strict=True) if c.restart_policy == "Always"
+    ]
+    unready = [one["name"] for one in (*sidecars, *main) if not one["ready"]]
+    if ended:
+        reason = "PodCompleted" if phase == SUCCEEDED else "PodFailed"
+        containers_ready = _condition("ContainersReady", reason)
+    elif unready:
+        text = f"containers with unready status: {_names(unready)}"
+        containers_ready = _condition("ContainersReady", "ContainersNotReady", text)
+    else:
+        containers_ready = _condition("ContainersReady")
+    ready = containers_ready | {"type": "Ready"}
+    if ready["status"] == "True" and (missing := _failed_gates(given)):
+        ready = _condition("Ready", "ReadinessGatesNotReady", f"readiness gates not met: {_names(missing)}")
+
+    started = _condition("PodReadyToStartContainers")
+    started["status"] = "True" if given.sandbox_ready and given.pod_ip else "False"
+    conditions = [started, initialized, ready, containers_ready, _condition("PodScheduled")]
+    old = {c.get("type"): c for c in given.previous.get("conditions", ()) if isinstance(c, dict)}
+    for one in conditions:
+        was = old.get(one["type"], {})
+        same = was.get("status") == one["status"] and was.get("lastTransitionTime")
+        one["lastProbeTime"] = None
+        one["lastTransitionTime"] = was["lastTransitionTime"] if same else format_time(given.now)
+    return conditions
+
+
+def _condition(kind: str, reason: str = "", message: str = "") -> JsonObject:
+    one: JsonObject = {"type": kind, "status": "False" if reason else "True"}
+    if reason:
+        one["reason"] = reason
+    if message:
+        one["message"] = message
+    return one
+
+
+def _failed_gates(given: StatusInput) -> list[str]:
+    held = {
+        c.get("type"): c.get("status") for c in given.pod.status.get("conditions", ()) if isinstance(c, dict)
+    }
+    gates = (gate.get("conditionType", "") for gate in given.pod.spec.readiness_gates)
+    return [gate for gate in gates if held.get(gate) != "True"]
+
+
+def _names(names: Sequence[str]) -> str:
+    return "[" + " ".join(names) + "]"
+
+
+def status_patch(uid: str, status: JsonObject, sent: Mapping[str, Any]) -> JsonObject:
+    """Return the strategic merge patch that turns the reported status `sent` into `status`."""
+    body = dict(status)
+    for key in ("reason", "message", "podIP", "initContainerStatuses"):
+        if key in sent and key not in status:
+            body[key] = None
+    for key in ("podIPs", "hostIPs"):
+        # These lists are merged by address: an address that is no longer there must be deleted by name.
+        now = {entry["ip"] for entry in status.get(key, ())}
+        gone = [e["ip"] for e in sent.get(key, ()) if isinstance(e, dict) and e.get("ip") not in now]
+        if gone:
+            body[key] = [*status.get(key, ()), *({"$patch": "delete", "ip": ip} for ip in gone)]
+    conditions = []
+    for one in status["conditions"]:
+        old: JsonObject = next((c for c in sent.get("conditions", ()) if c.get("type") == one["type"]), {})
+        conditions.append(one | {k: None for k in ("reason", "message") if k in old and k not in one})
+    body["conditions"] = conditions
+    return {"metadata": {"uid": uid}, "status": body}
