@@ -24,7 +24,9 @@ def show(value: Any) -> str:
 
 def required(field: str, detail: str = "") -> FieldError:
     """The field is missing."""
-    return FieldError(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
+    return FieldError(
+        field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value"
+    )
 
 
 def invalid_value(field: str, value: Any, detail: str) -> FieldError:
@@ -40,7 +42,9 @@ def wrong_type(field: str, value: Any, detail: str) -> FieldError:
 def not_supported(field: str, value: Any, allowed: Iterable[Any]) -> FieldError:
     """The value is not one of the allowed ones."""
     choices = ", ".join(show(v) for v in allowed)
-    return FieldError(field, "FieldValueNotSupported", f"Unsupported value: {show(value)}: supported values: {choices}")
+    return FieldError(
+        field, "FieldValueNotSupported", f"Unsupported value: {show(value)}: supported values: {choices}"
+    )
 
 
 def duplicate(field: str, value: Any) -> FieldError:

@@ -3,7 +3,9 @@
 import re
 from decimal import ROUND_CEILING, Context, Decimal
 
-_FORM = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE]?)|[eE]([+-]?[0-9]{1,3}))")
+_FORM = re.compile(
+    r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE]?)|[eE]([+-]?[0-9]{1,3}))"
+)
 _SCALE = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),
@@ -34,14 +36,13 @@ def parse_quantity(text: str | int | float) -> Decimal:
         ValueError: not a quantity.
     """
     if isinstance(text, bool):
-        raise ValueError("quantities must be text or a number")
+        raise ValueError("quantities must be text or a number")  # noqa: TRY004
     if not isinstance(text, str):
         text = repr(text)
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(
-            "quantities must match the regular expression "
-            "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
         )
     number, suffix, exponent = match.groups()
     scale = _EXACT.power(Decimal(10), int(exponent)) if exponent else _SCALE[suffix or ""]

@@ -115,7 +115,7 @@ class Schema:
 
     def validate(self, obj: Any, path: str = "") -> list[FieldError]:
         """Return what is wrong with `obj`; empty when nothing is."""
-        from edgehive.kube.schema_check import check  # noqa: PLC0415  (the two modules need each other)
+        from edgehive.kube.schema_check import check
 
         errors: list[FieldError] = []
         check(self, obj, path, errors)
@@ -123,13 +123,13 @@ class Schema:
 
     def apply_defaults(self, obj: Any) -> None:
         """Fill in defaults, in place; drops nulls where Kubernetes does."""
-        from edgehive.kube.schema_fill import fill  # noqa: PLC0415
+        from edgehive.kube.schema_fill import fill
 
         fill(self, obj)
 
     def prune(self, obj: Any) -> list[str]:
         """Remove unknown fields from `obj` in place; return their paths."""
-        from edgehive.kube.schema_fill import prune  # noqa: PLC0415
+        from edgehive.kube.schema_fill import prune
 
         dropped: list[str] = []
         prune(self, obj, "", dropped)
@@ -137,14 +137,16 @@ class Schema:
 
     def to_openapi(self, refs: str = "") -> dict[str, Any]:
         """Return OpenAPI; with `refs` (``#/definitions/``) references stay references, else they are inlined."""
-        from edgehive.kube.schema_emit import emit  # noqa: PLC0415
+        from edgehive.kube.schema_emit import emit
 
         return emit(self, refs)
 
     @staticmethod
     def from_openapi(source: Mapping[str, Any]) -> "Schema":
         """Build a tree from a structural OpenAPI v3 schema (unknown keywords are ignored)."""
-        values: dict[str, Any] = {ours: source[key] for key, ours in _KEYWORDS.items() if source.get(key) is not None}
+        values: dict[str, Any] = {
+            ours: source[key] for key, ours in _KEYWORDS.items() if source.get(key) is not None
+        }
         if "enum" in values:
             values["enum"] = tuple(values["enum"])
         if "default" in source:
