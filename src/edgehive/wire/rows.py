@@ -4,11 +4,29 @@ The rules are pure; MetaManager runs the plan in one transaction and only then s
 and a version older than the stored one of the same object is acknowledged without being stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any, Final
 
+import msgspec
+
+from edgehive.kit.errors import ProtocolError
 from edgehive.kube.status import ApiStatus
-from edgehive.wire.message import Message
+from edgehive.wire import classify as cls
+from edgehive.wire import resource as res
+from edgehive.wire.message import (
+    DELETE,
+    ERROR,
+    INSERT,
+    OK,
+    PATCH,
+    QUERY,
+    RESPONSE,
+    UPDATE,
+    Message,
+    content_data,
+)
+from edgehive.wire.outbound import parse_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +62,102 @@ class Forward(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Write `changes` in one transaction, then answer, then tell `forward`."""
+    """Write `changes` in one transaction, then acknowledge, then tell `forward`."""
 
-    changes: tuple[Put | Remove, ...]
-    forward: Forward
-    ack: Message | None
-    """The acknowledgement's source message, route rewritten where the original does; `None`: no ACK."""
+    changes: tuple[Put | Remove, ...] = ()
+    forward: Forward = Forward.NOBODY
+    ack: Message | None = None
+    """What to acknowledge (`EdgeLink.send_ack`): the message, its route rewritten where the original does so."""
     stale: bool = False
-    """The stored row is newer (or of another incarnation); nothing was written."""
+    """The stored row is newer or belongs to another incarnation; it was left alone."""
     ignored: str = ""
-    """Why the message is not understood; log it."""
+    """Why the message is not understood; log it, nothing else happens."""
+
+
+class _Meta(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+
+
+class _Object(msgspec.Struct, gc=False):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+
+
+_object: Final = msgspec.json.Decoder(_Object)
+_NOTHING: Final = _Meta()
+
+_NOT_EDGED: Final = frozenset({res.NODE})
+"""Types that the original stores without telling edged about an update."""
 
 
 def plan_incoming(message: Message, stored: Row | None) -> Plan:
-    """Decide about a message without parent (group ``resource`` or ``func``); `stored` is the row of its resource."""
-    raise NotImplementedError
+    """Decide about a message without parent (group ``resource`` or ``func``); `stored` is the row of its resource.
+
+    Where the original would not acknowledge (an ``update`` from a source that is not on its list) this does:
+    the row is stored either way, and the cloud would repeat the message for ever.
+
+    Raises:
+        ProtocolError: the content is not JSON.
+    """
+    target = res.find_resource(message.resource)
+    if message.operation not in (INSERT, UPDATE, DELETE):
+        return Plan(ignored=f"unknown operation {message.operation!r}")
+    if target is None:
+        return Plan(ignored=f"not an object resource: {message.resource!r}")
+    if message.operation == DELETE:
+        return _plan_delete(message, target, stored)
+    value = content_data(message.content)
+    if not value.lstrip().startswith(b"{"):
+        return Plan(ack=message, ignored="the content is not an object")
+    if _older(value, stored, message.resource_version):
+        return Plan(ack=_ack_of(message), stale=True)
+    row = Row(message.resource, target.type, value)
+    return Plan(changes=(Put(row),), forward=_forward(message, target.type), ack=_ack_of(message))
+
+
+def _plan_delete(message: Message, target: res.Resource, stored: Row | None) -> Plan:
+    uid = _meta(content_data(message.content)).uid
+    held = _meta(stored.value).uid if stored is not None else ""
+    forward = _forward(message, target.type)
+    if stored is not None and uid and held and uid != held:
+        # The name belongs to a new incarnation. edged still has to hear that the old pod is gone.
+        forward = forward if target.type == res.POD else Forward.NOBODY
+        return Plan(forward=forward, ack=_ack_of(message), stale=True)
+    changes: tuple[Remove, ...] = (Remove(message.resource),)
+    if target.type == res.POD and target.name:
+        changes = (*changes, Remove(res.format_resource(target.namespace, res.PODPATCH, target.name)))
+    return Plan(changes=changes, forward=forward, ack=_ack_of(message))
+
+
+def _forward(message: Message, kind: str) -> Forward:
+    if message.source == cls.DEVICE_CONTROLLER or kind in (res.DEVICE, res.DEVICE_MODEL):
+        # The original tells devicetwin only when the message came from devicecontroller, so that a device
+        # repaired by SyncController never reaches a mapper.
+        return Forward.TWIN
+    if message.source == cls.POLICY_CONTROLLER or (message.operation == UPDATE and kind in _NOT_EDGED):
+        return Forward.NOBODY
+    return Forward.EDGED
+
+
+def _ack_of(message: Message) -> Message:
+    if message.source == cls.DEVICE_CONTROLLER and message.operation in (INSERT, DELETE):
+        return replace(message, source="meta", group=cls.TWIN_GROUP)
+    return message
+
+
+def _older(value: bytes, stored: Row | None, version: str) -> bool:
+    """Whether `value` is an older version of the object that is stored."""
+    if stored is None:
+        return False
+    new, old = _meta(value), _meta(stored.value)
+    theirs = parse_version(version) or parse_version(new.resource_version)
+    ours = parse_version(old.resource_version)
+    if not theirs or not ours or theirs >= ours:
+        return False
+    # Versions grow across incarnations too, so an older one with another UID is the previous object.
+    return bool(new.uid and old.uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +167,10 @@ class Answer:
     object: bytes | None
     """The object, ``None`` for a bare OK."""
     error: ApiStatus | None
-    changes: tuple[Put | Remove, ...]
+    changes: tuple[Put | Remove, ...] = ()
+    """To be made durable before the requester and the ACK."""
+    ack: bool = True
+    """Whether the original acknowledges this answer."""
 
 
 def plan_answer(request: Message, answer: Message, stored: Row | None) -> Answer:
@@ -79,14 +181,110 @@ def plan_answer(request: Message, answer: Message, stored: Row | None) -> Answer
     Raises:
         ProtocolError: the content is not an answer.
     """
-    raise NotImplementedError
+    ack = request.operation != PATCH and not (request.operation == DELETE)
+    if answer.content.strip() == OK:
+        return Answer(None, None, ack=ack)
+    body, error = _unwrap(content_data(answer.content))
+    if error is not None:
+        return Answer(body, error, ack=ack)
+    if body is None:
+        return Answer(None, ApiStatus(500, "InternalError", "the cloud answered without an object"), ack=ack)
+    return Answer(body, None, _answer_changes(request, answer, body, stored), ack)
+
+
+def plan_unclaimed(answer: Message) -> Message | None:
+    """What to acknowledge for an answer whose requester is gone: itself, unstored, so that the cloud stops.
+
+    The original drops it in silence, and the cloud then repeats it until the link ends.
+    """
+    return answer if answer.operation == RESPONSE and answer.group != cls.USER_GROUP else None
 
 
 def answer_key(request: Message) -> str:
     """The key of the row an answer to `request` may change (a podpatch answer goes to the pod's row)."""
-    raise NotImplementedError
+    target = res.find_resource(request.resource)
+    if target is None or not target.name:
+        return request.resource
+    if target.type == res.PODPATCH:
+        return res.format_resource(target.namespace, res.POD, target.name)
+    if target.type == res.NODEPATCH:
+        return res.format_resource(target.namespace, res.NODE, target.name)
+    return request.resource
+
+
+def _answer_changes(
+    request: Message, answer: Message, body: bytes, stored: Row | None
+) -> tuple[Put | Remove, ...]:
+    key = answer_key(request)
+    target = res.find_resource(key)
+    if target is None or target.type in (res.TOKEN, res.LEASE, res.EVENT):
+        return ()  # tokens are kept by whoever asked, under what was asked; a lease is of the moment
+    if request.operation == PATCH:
+        # A late answer must not bring back a deleted pod, nor write into its successor.
+        if stored is None or _meta(stored.value).uid != _meta(body).uid:
+            return ()
+    elif request.operation not in (QUERY, INSERT, UPDATE):
+        return ()
+    if _older(body, stored, answer.resource_version):
+        return ()
+    return (Put(Row(key, target.type, body)),)
+
+
+class _ObjectResponse(msgspec.Struct, rename={"object": "Object", "error": "Err"}):
+    object: msgspec.Raw
+    error: msgspec.Raw
+
+
+class _StatusError(msgspec.Struct, rename={"status": "ErrStatus"}):
+    status: dict[str, Any]
+
+
+def _unwrap(data: bytes) -> tuple[bytes | None, ApiStatus | None]:
+    """Take ``{"Object":…,"Err":…}`` and ``{"ErrStatus":…}`` apart; anything else is the object itself."""
+    head = data.lstrip()[:1]
+    if head != b"{":
+        raise ProtocolError("the answer is neither OK nor an object")
+    error = _status_error(data)
+    if error is not None:
+        return None, error
+    try:
+        wrapped = msgspec.json.decode(data, type=_ObjectResponse)
+    except msgspec.ValidationError:
+        return data, None
+    except msgspec.DecodeError as exc:
+        raise ProtocolError(f"malformed answer: {exc}") from exc
+    inner = bytes(wrapped.object)
+    found = None if inner == b"null" else inner
+    if bytes(wrapped.error) == b"null":
+        return found, None
+    return found, _status_error(bytes(wrapped.error)) or ApiStatus(
+        500, "InternalError", "the cloud reported an error without saying which"
+    )
+
+
+def _status_error(data: bytes) -> ApiStatus | None:
+    try:
+        return ApiStatus.from_dict(msgspec.json.decode(data, type=_StatusError).status)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def store_failure(message: Message, text: str, *, new_id: str, timestamp: int) -> Message:
     """The ``error`` message that tells the cloud a write failed (it will send again)."""
-    raise NotImplementedError
+    return Message(
+        id=new_id,
+        timestamp=timestamp,
+        operation=ERROR,
+        resource=message.resource,
+        content=msgspec.json.encode(text),
+        parent_id=message.id,
+        source=cls.META_MANAGER,
+        group=cls.RESOURCE_GROUP,
+    )
+
+
+def _meta(value: bytes) -> _Meta:
+    try:
+        return _object.decode(value).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _NOTHING

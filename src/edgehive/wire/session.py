@@ -254,8 +254,8 @@ class NodeSession:
             return Denied(message, "a task report of another node")
         if message.resource == res.K8S_CA:
             return CaRequest(message)
-        if message.source in _NOT_FROM_EDGE:
-            return None
+        if message.source in _NOT_FROM_EDGE or not (operation or message.resource):
+            return None  # the original's edge sends one wholly empty message when its link goes down
         reason = self._foreign(message)
         if reason:
             return Denied(message, reason)
