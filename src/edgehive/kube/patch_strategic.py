@@ -4,7 +4,7 @@ Kubernetes: ``$patch`` (replace, delete, merge), ``$retainKeys``, ``$deleteFromP
 ``$setElementOrder/FIELD``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgehive.kube.schema import Schema
@@ -133,15 +133,30 @@ def _ordered(merged: list[Any], order: Sequence[Any], server: Sequence[Any], key
         return item.get(key) if key and isinstance(item, dict) else item
 
     wanted = [identity(item) for item in order]
-    known = [identity(item) for item in server]
     named = sorted((i for i in merged if identity(i) in wanted), key=lambda i: wanted.index(identity(i)))
     others = [item for item in merged if identity(item) not in wanted]
-    result = []
-    while named and others:
-        left, right = identity(named[0]), identity(others[0])
-        first = left in known and right in known and known.index(left) < known.index(right)
-        result.append((named if first else others).pop(0))
-    return result + named + others
+    return interleave(named, others, list(server), identity)
+
+
+def interleave(
+    named: list[Any],
+    others: list[Any],
+    server: Sequence[Any],
+    identity: Callable[[Any], Any] = lambda item: item,
+) -> list[Any]:
+    """Join two lists, each kept in its order; an item of `named` goes first where the server had it first."""
+    known = [identity(item) for item in server]
+    result: list[Any] = []
+    left = right = 0
+    while left < len(named) and right < len(others):
+        one, other = identity(named[left]), identity(others[right])
+        if one in known and other in known and known.index(one) < known.index(other):
+            result.append(named[left])
+            left += 1
+        else:
+            result.append(others[right])
+            right += 1
+    return result + named[left:] + others[right:]
 
 
 def _without_directives(value: Any) -> Any:

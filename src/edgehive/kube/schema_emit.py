@@ -72,24 +72,28 @@ def _emit_shape(shape: Schema, refs: str, wrap: bool, out: dict[str, Any]) -> No
         out["format"] = shape.format
     if shape.int_or_string and shape.decoded:
         out |= {"type": "string", "format": "int-or-string"}
-    for key, ours in _PLAIN:
-        value = getattr(shape, ours)
-        if value is not None and value is not False and value != "" and not shape.decoded:
-            out[key] = value
-    if shape.enum is not None:
-        out["enum"] = list(shape.enum)
+    if not shape.decoded:
+        out |= _constraints(shape)
     if shape.properties:
         out["properties"] = {key: emit(sub, refs, wrap=wrap) for key, sub in shape.properties.items()}
     if shape.required:
         out["required"] = list(shape.required)
-    if shape.items is not None:
-        out["items"] = emit(shape.items, refs, wrap=wrap)
-    if shape.additional is not None:
-        out["additionalProperties"] = emit(shape.additional, refs, wrap=wrap)
+    for key, sub in (("items", shape.items), ("additionalProperties", shape.additional), ("not", shape.not_)):
+        if sub is not None:
+            out[key] = emit(sub, refs, wrap=wrap)
     for key, subs in (("allOf", shape.all_of), ("anyOf", shape.any_of), ("oneOf", shape.one_of)):
         if subs:
             out[key] = [emit(sub, refs, wrap=wrap) for sub in subs]
-    if shape.not_ is not None:
-        out["not"] = emit(shape.not_, refs, wrap=wrap)
+
+
+def _constraints(shape: Schema) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, ours in _PLAIN:
+        value = getattr(shape, ours)
+        if value is not None and value is not False and value != "":
+            out[key] = value
+    if shape.enum is not None:
+        out["enum"] = list(shape.enum)
     if shape.rules:
         out["x-kubernetes-validations"] = [dict(rule) for rule in shape.rules]
+    return out
