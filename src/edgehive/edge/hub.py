@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from edgehive.edge.hub_socket import CloudConnection, dial
+from edgehive.edge.hub_socket import CloudConnection
 from edgehive.kit.errors import ProtocolError, Unreachable
 from edgehive.kit.text import safe_label
 from edgehive.wire.edgelink import (
@@ -186,6 +186,11 @@ class EdgeHub:
                     settled(event)
             case Dial():
                 tasks.create_task(self._dial(), name="hub-dial")
+            case SendPing() | Connected() | Disconnected():
+                self._handle_state(event)
+
+    def _handle_state(self, event: SendPing | Connected | Disconnected) -> None:
+        match event:
             case SendPing():
                 if self._connection is not None:
                     self._connection.ping()
@@ -226,31 +231,35 @@ class EdgeHub:
 
     async def _dial(self) -> None:
         endpoint = self._endpoint
-        try:
-            await dial(
-                listener=self,
-                host=endpoint.host,
-                port=endpoint.port,
-                path=upgrade_path(endpoint.project, endpoint.node),
-                headers=upgrade_headers(endpoint.project, endpoint.node),
-                context=self._tls(),
-                timeout=endpoint.handshake_timeout,
-                write_deadline=endpoint.write_deadline,
-            )
-        except (Unreachable, OSError) as exc:
-            if str(exc) != self._last_reason:
-                log.warning("cloud link: %s", safe_label(str(exc), 300))
-                self._last_reason = str(exc)
-            self._link.receive_closed(str(exc), self._now())
-            self._wake.set()
-
-    # hub_socket.Listener
-
-    def connection_opened(self, connection: CloudConnection) -> None:
-        """The 101 came."""
+        authority = (
+            f"[{endpoint.host}]:{endpoint.port}"
+            if ":" in endpoint.host
+            else f"{endpoint.host}:{endpoint.port}"
+        )
+        connection = CloudConnection(
+            listener=self,
+            authority=authority,
+            path=upgrade_path(endpoint.project, endpoint.node),
+            headers=upgrade_headers(endpoint.project, endpoint.node),
+            write_deadline=endpoint.write_deadline,
+        )
         if self._connection is not None:
             self._connection.end("replaced by a newer connection")
         self._connection = connection
+        try:
+            await connection.dial(
+                endpoint.host, endpoint.port, self._tls(), timeout=endpoint.handshake_timeout
+            )
+        except (Unreachable, OSError) as exc:
+            connection.end(str(exc))
+
+    # hub_socket.Listener; a connection that was given up is not listened to
+
+    def connection_opened(self, connection: CloudConnection) -> None:
+        """The 101 came."""
+        if connection is not self._connection:
+            connection.end("given up")
+            return
         self._link.receive_connected(self._now())
         self._pause(self._paused)
         self._wake.set()
@@ -277,7 +286,7 @@ class EdgeHub:
 
     def connection_lost(self, connection: CloudConnection, reason: str) -> None:
         """The connection is gone, perhaps before it was open."""
-        if connection is self._connection or self._connection is None:
+        if connection is self._connection:
             self._connection = None
             self._link.receive_closed(reason, self._now())
             self._wake.set()

@@ -29,22 +29,51 @@ class CloudConnection(asyncio.Protocol):
     """A connection from its dial to its end; `listener` is told of its end exactly once."""
 
     def __init__(
-        self, *, listener: Listener, request: bytes, ws: WebSocketClient, write_deadline: float
+        self,
+        *,
+        listener: Listener,
+        authority: str,
+        path: str,
+        headers: Mapping[str, str],
+        write_deadline: float,
     ) -> None:
         self._listener = listener
-        self._request = request
-        self._ws = ws
+        self._authority = authority
+        self._ws = WebSocketClient(rand=os.urandom)
+        self._request = self._ws.request(host=authority, path=path, headers=headers)
         self._write_deadline = write_deadline
         self._transport: asyncio.Transport | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._ended = False
         self.writable = False
 
+    async def dial(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float) -> None:
+        """Open TCP and TLS and send the upgrade request; the listener hears of the 101.
+
+        Raises:
+            Unreachable: refused, timed out, or not the certificate we trust.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                await loop.create_connection(lambda: self, host, port, ssl=context, server_hostname=host)
+        except TimeoutError as exc:
+            raise Unreachable(f"{self._authority} did not answer within {timeout:g} s") from exc
+        except ssl.SSLCertVerificationError as exc:
+            raise Unreachable(
+                f"the certificate of {self._authority} is not acceptable: {exc.verify_message}"
+            ) from exc
+        except OSError as exc:
+            raise Unreachable(f"{self._authority}: {_reason(exc)}") from exc
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._ended:
+            transport.abort()
+            return
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         transport.write(self._request)
 
@@ -134,43 +163,3 @@ def _reason(exc: Exception | None) -> str:
     if isinstance(exc, ssl.SSLError):
         return f"TLS: {exc.reason or exc}".lower().replace("_", " ").replace("tls:", "TLS:", 1)
     return str(exc) or type(exc).__name__
-
-
-async def dial(
-    *,
-    listener: Listener,
-    host: str,
-    port: int,
-    path: str,
-    headers: Mapping[str, str],
-    context: ssl.SSLContext,
-    timeout: float,
-    write_deadline: float,
-) -> CloudConnection:
-    """Open TCP and TLS and send the upgrade request; `listener.connection_opened` tells of the 101.
-
-    Raises:
-        Unreachable: refused, timed out, or not the certificate we trust.
-    """
-    ws = WebSocketClient(rand=os.urandom)
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    request = ws.request(host=authority, path=path, headers=headers)
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout):
-            _, connection = await loop.create_connection(
-                lambda: CloudConnection(
-                    listener=listener, request=request, ws=ws, write_deadline=write_deadline
-                ),
-                host,
-                port,
-                ssl=context,
-                server_hostname=host,
-            )
-    except TimeoutError as exc:
-        raise Unreachable(f"{authority} did not answer within {timeout:g} s") from exc
-    except ssl.SSLCertVerificationError as exc:
-        raise Unreachable(f"the certificate of {authority} is not acceptable: {exc.verify_message}") from exc
-    except OSError as exc:
-        raise Unreachable(f"{authority}: {_reason(exc)}") from exc
-    return connection

@@ -42,7 +42,10 @@ class Change(enum.Enum):
     UPDATE = "update"
     """The pod is new or changed; `raw` is its whole object."""
     REMOVE = "remove"
-    """The pod is gone from the cluster; `raw` is its last object when it is known."""
+    """The pod is gone from the cluster; `raw` is its last object, or at least its metadata.
+
+    Compare the uid: a new pod of the same name may be in the database already.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from edgehive.kit.errors import ProtocolError, StorageError, UserError
+from edgehive.kube.meta import Meta, decode_partial
 from edgehive.wire.message import decode_message, encode_message
 from edgehive.wire.outbox import Entry
 from edgehive.wire.rows import Put, Remove, Row
@@ -30,6 +33,14 @@ CREATE TABLE IF NOT EXISTS edgehive_outbox (
     frame BLOB NOT NULL
 );
 """
+
+
+def metadata_of(raw: bytes) -> Meta:
+    """``metadata`` of `raw`; empty when `raw` is not a Kubernetes object."""
+    try:
+        return decode_partial(raw).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Meta()
 
 
 class EdgeStore:

@@ -1,0 +1,411 @@
+"""MetaManager: what this node should be, kept in the local database.
+
+From the cloud: every message is planned by `wire.rows`, written, and only then acknowledged; a disk that
+refuses makes an ``error`` and no ACK, so that the cloud sends again. From the node: reads are answered from
+the database first; what only the cloud can answer is asked there, and only objects are stored, never errors.
+Pod status and pod deletes go through the outbox and survive both a cut link and a restart.
+"""
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from edgehive.beehive.hive import Delivery
+from edgehive.edge.metaclient import (
+    Change,
+    Failed,
+    ObjectCallback,
+    Ok,
+    PodCallback,
+    PodChange,
+    Reply,
+    offline,
+)
+from edgehive.edge.metatoken import bound_uid, has_token, needs_refresh, token_key
+from edgehive.edge.store import EdgeStore, metadata_of
+from edgehive.kit.errors import ProtocolError, StorageError, Unreachable
+from edgehive.kit.text import safe_label
+from edgehive.kube.meta import decode_partial
+from edgehive.kube.status import ApiStatus, not_found
+from edgehive.wire import resource as res
+from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, content_data
+from edgehive.wire.outbox import Entry, Settled
+from edgehive.wire.resource import find_resource, format_resource
+from edgehive.wire.rows import (
+    Answer,
+    Forward,
+    Put,
+    Remove,
+    Row,
+    answer_key,
+    plan_answer,
+    plan_incoming,
+    plan_unclaimed,
+    store_failure,
+)
+from edgehive.wire.session import Stamp
+
+log = logging.getLogger(__name__)
+
+_LEASE_NAMESPACE = "kube-node-lease"
+
+
+class Cloud(Protocol):
+    """What MetaManager asks of the link (`edge.hub.EdgeHub`)."""
+
+    connected: bool
+
+    async def request(self, message: Message, timeout: float = 60.0) -> Message: ...
+    def send_kept(self, message: Message, *, replace: bool = False) -> Entry: ...
+    def send_ack(self, message: Message) -> None: ...
+    def send_now(self, message: Message) -> None: ...
+    def on_settled(self, callback: Callable[[Settled], None]) -> None: ...
+
+
+class _Scheduled(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+
+
+class _PodSpec(msgspec.Struct):
+    spec: _Scheduled = msgspec.field(default_factory=_Scheduled)
+
+
+async def _nobody(message: Message) -> None:
+    log.debug("no device twin here: %s %s", message.operation, safe_label(message.resource))
+
+
+class MetaManager:
+    """The implementation of `edge.metaclient.MetaClient`, and the beehive module ``metamanager``."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        store: EdgeStore,
+        cloud: Cloud,
+        stamp: Stamp,
+        wall: Callable[[], float],
+        query_timeout: float = 60.0,
+        forward_twin: Callable[[Message], Awaitable[None]] = _nobody,
+        report_event: Callable[[Mapping[str, Any]], None] = lambda event: None,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._cloud = cloud
+        self._stamp = stamp
+        self._wall = wall
+        self._timeout = query_timeout
+        self._forward_twin = forward_twin
+        self.report_event = report_event
+        self._pod_callbacks: list[PodCallback] = []
+        self._object_callbacks: list[ObjectCallback] = []
+        self._settling: dict[int, asyncio.Future[Reply]] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        cloud.on_settled(self._on_settled)
+
+    # from the cloud
+
+    async def receive(self, delivery: Delivery[Message]) -> None:
+        """Take one message of group ``resource`` or ``func``: write, acknowledge, tell."""
+        message = delivery.message
+        if message.parent_id:
+            if (unclaimed := plan_unclaimed(message)) is not None:
+                self._cloud.send_ack(unclaimed)
+            return
+        try:
+            stored = self._store.get(message.resource)
+            plan = plan_incoming(message, stored)
+            self._store.apply(plan.changes)
+        except (StorageError, ProtocolError) as exc:
+            what = safe_label(f"{message.operation} {message.resource}")
+            log.error("%s cannot be kept, the cloud will send it again: %s", what, exc)  # noqa: TRY400
+            new_id, timestamp = self._stamp()
+            self._cloud.send_now(store_failure(message, str(exc), new_id=new_id, timestamp=timestamp))
+            return
+        if plan.ack is not None:
+            self._cloud.send_ack(plan.ack)
+        if plan.ignored:
+            log.warning("%s %s: %s", message.operation, safe_label(message.resource), plan.ignored)
+        if plan.forward is Forward.TWIN:
+            await self._forward_twin(message)
+        elif plan.forward is Forward.EDGED:
+            self._tell_edged(message, stored)
+
+    def _tell_edged(self, message: Message, stored: Row | None) -> None:
+        target = find_resource(message.resource)
+        if target is None or target.namespace is None:
+            return
+        if target.type == res.POD:
+            if message.operation == DELETE:
+                last = _last_object(content_data(message.content), stored)
+                self._tell_pods(PodChange(Change.REMOVE, target.namespace, target.name, last))
+            elif self._is_ours(raw := content_data(message.content)):
+                self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, raw))
+        elif target.type in (res.CONFIGMAP, res.SECRET):
+            for callback in self._object_callbacks:
+                callback(target.type, target.namespace, target.name)
+
+    def _tell_pods(self, change: PodChange) -> None:
+        for callback in self._pod_callbacks:
+            callback(change)
+
+    # pods
+
+    @property
+    def connected(self) -> bool:
+        """Whether the cloud is reachable at this moment."""
+        return self._cloud.connected
+
+    def announce(self) -> None:
+        """Deliver the first SET: the database is open and everybody has subscribed."""
+        self._tell_pods(PodChange(Change.SET))
+
+    def pods(self) -> list[bytes]:
+        """Return every pod of this node that the local database holds."""
+        return [row.value for row in self._store.rows(res.POD) if self._is_ours(row.value)]
+
+    def pod(self, namespace: str, name: str) -> bytes | None:
+        """Return one pod of the local database."""
+        row = self._store.get(format_resource(namespace, res.POD, name))
+        return row.value if row is not None else None
+
+    def subscribe_pods(self, callback: PodCallback) -> None:
+        """Call `callback` for every change of a pod, after it is durable."""
+        self._pod_callbacks.append(callback)
+
+    def subscribe_objects(self, callback: ObjectCallback) -> None:
+        """Call `callback` when a configmap or secret was changed or deleted."""
+        self._object_callbacks.append(callback)
+
+    async def patch_pod_status(self, namespace: str, name: str, uid: str, status_patch: bytes) -> Reply:
+        """Send a status patch through the outbox; a newer one of the same pod replaces it."""
+        message = self._message(PATCH, format_resource(namespace, res.PODPATCH, name), _text(status_patch))
+        return await self._kept(message, replace=True)
+
+    async def delete_pod(self, namespace: str, name: str, uid: str) -> Reply:
+        """Ask for the final delete through the outbox."""
+        content = msgspec.json.encode({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
+        return await self._kept(self._message(DELETE, format_resource(namespace, res.POD, name), content))
+
+    async def create_pod(self, raw: bytes) -> Reply:
+        """Create a mirror pod."""
+        meta = decode_partial(raw).metadata
+        return await self._ask(
+            self._message(INSERT, format_resource(meta.namespace, res.POD, meta.name), raw)
+        )
+
+    def _is_ours(self, raw: bytes) -> bool:
+        try:
+            return msgspec.json.decode(raw, type=_PodSpec).spec.node_name == self._node
+        except msgspec.DecodeError:
+            log.warning("a pod in the database cannot be read")
+            return False
+
+    # configuration
+
+    async def configmap(self, namespace: str, name: str) -> Reply:
+        """Return a ConfigMap: the local row first, else asked of the cloud and kept."""
+        return await self._local_first(format_resource(namespace, res.CONFIGMAP, name))
+
+    async def secret(self, namespace: str, name: str) -> Reply:
+        """Return a Secret: the local row first, else asked of the cloud and kept."""
+        return await self._local_first(format_resource(namespace, res.SECRET, name))
+
+    async def token(
+        self, namespace: str, service_account: str, request: Mapping[str, Any], pod_uid: str
+    ) -> Reply:
+        """Return a token: the kept one while it is fresh, else a new one, else the kept one all the same."""
+        key = token_key(namespace, service_account, request)
+        async with self._lock(key):
+            kept = self._store.get(key)
+            if kept is not None and not needs_refresh(kept.value, self._wall()):
+                return Ok(kept.value)
+            reply = await self._ask(
+                self._message(
+                    QUERY,
+                    format_resource(namespace, res.TOKEN, service_account),
+                    msgspec.json.encode(request),
+                ),
+                row_key=key,
+            )
+        if isinstance(reply, Failed) and kept is not None and has_token(kept.value):
+            log.info("no new token for %s/%s now, the kept one stays in use", namespace, service_account)
+            return Ok(kept.value)
+        return reply
+
+    def forget_tokens(self, pod_uid: str) -> None:
+        """Drop the tokens kept for a pod that is gone."""
+        gone = [Remove(row.key) for row in self._store.rows(res.TOKEN) if bound_uid(row.value) == pod_uid]
+        if pod_uid and gone:
+            self._store.apply(gone)
+
+    async def _local_first(self, key: str) -> Reply:
+        async with self._lock(key):
+            row = self._store.get(key)
+            if row is not None and not _is_error(row.value):
+                return Ok(row.value)
+            return await self._ask(self._message(QUERY, key, NULL))
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        """One question at a time for one object: the others find its answer in the database."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+    # the node
+
+    async def node(self) -> Reply:
+        """Return the Node: the local row when there is one, else what the cloud has."""
+        return await self._local_first(format_resource(None, res.NODE, self._node))
+
+    async def create_node(self, raw: bytes) -> Reply:
+        """Create the Node in the cluster."""
+        return await self._ask(self._message(INSERT, format_resource(None, res.NODE, self._node), raw))
+
+    async def patch_node_status(self, patch: bytes) -> Reply:
+        """Send a strategic merge patch for the Node's status."""
+        resource = format_resource(None, res.NODEPATCH, self._node)
+        return await self._ask(self._message(PATCH, resource, _text(patch)))
+
+    async def lease(self) -> Reply:
+        """Return the node's Lease from the cloud."""
+        return await self._ask(self._message(QUERY, self._lease_resource, NULL))
+
+    async def create_lease(self, raw: bytes) -> Reply:
+        """Create the node's Lease."""
+        return await self._ask(self._message(INSERT, self._lease_resource, raw))
+
+    async def update_lease(self, raw: bytes) -> Reply:
+        """Renew the node's Lease."""
+        return await self._ask(self._message(UPDATE, self._lease_resource, raw))
+
+    @property
+    def _lease_resource(self) -> str:
+        return format_resource(_LEASE_NAMESPACE, res.LEASE, self._node)
+
+    # towards the cloud
+
+    def _message(self, operation: str, resource: str, content: bytes) -> Message:
+        new_id, timestamp = self._stamp()
+        return Message(
+            id=new_id,
+            timestamp=timestamp,
+            operation=operation,
+            resource=resource,
+            content=content,
+            source="edged",
+            group="meta",
+        )
+
+    async def _ask(self, request: Message, *, row_key: str = "") -> Reply:
+        """Ask the cloud; keep the object of its answer (under `row_key` if given), then acknowledge."""
+        if not self._cloud.connected:
+            return offline(f"{request.operation} {request.resource}")
+        try:
+            answer = await self._cloud.request(request, self._timeout)
+            understood = self._keep(request, answer, row_key)
+        except Unreachable as exc:
+            return Failed(ApiStatus(503, "ServiceUnavailable", str(exc)))
+        except (ProtocolError, StorageError) as exc:
+            log.warning("answer to %s %s: %s", request.operation, request.resource, safe_label(str(exc)))
+            return Failed(ApiStatus(500, "InternalError", str(exc)))
+        if understood.ack:
+            self._cloud.send_ack(answer)
+        return _reply(understood, request)
+
+    def _keep(self, request: Message, answer: Message, row_key: str = "") -> Answer:
+        stored = self._store.get(answer_key(request))
+        understood = plan_answer(request, answer, stored)
+        if not row_key:
+            self._store.apply(understood.changes)
+        elif understood.object is not None and has_token(understood.object):
+            # The asker's own request is the key; the cloud's answer has it completed with defaults.
+            self._store.apply([Put(Row(row_key, res.TOKEN, understood.object))])
+        return understood
+
+    async def _kept(self, message: Message, *, replace: bool = False) -> Reply:
+        try:
+            entry = self._cloud.send_kept(message, replace=replace)
+        except StorageError as exc:
+            return Failed(ApiStatus(500, "InternalError", str(exc)))
+        if not self._cloud.connected:
+            return offline(f"{message.operation} {message.resource} is kept")
+        settled: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._settling[entry.sequence] = settled
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await settled
+        except TimeoutError:
+            return Failed(
+                ApiStatus(504, "Timeout", f"no answer yet to {message.operation} {message.resource}")
+            )
+        finally:
+            self._settling.pop(entry.sequence, None)
+
+    def _on_settled(self, settled: Settled) -> None:
+        request = settled.entry.message
+        before = after = None
+        try:
+            before = self._store.get(answer_key(request))
+            reply = _reply(self._keep(request, settled.answer), request)
+            after = self._store.get(answer_key(request))
+        except (ProtocolError, StorageError) as exc:
+            log.warning("answer to %s %s: %s", request.operation, request.resource, safe_label(str(exc)))
+            reply = Failed(ApiStatus(500, "InternalError", str(exc)))
+        waiting = self._settling.pop(settled.entry.sequence, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+        target = find_resource(answer_key(request))
+        if before is None or after is None or target is None or target.type != res.POD:
+            return
+        # The answer may be newer than any update yet: without this, the update would come as stale.
+        if target.namespace is not None and _desired(before.value) != _desired(after.value):
+            self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, after.value))
+
+
+def _text(patch: bytes) -> bytes:
+    """Patches travel as a JSON string that holds the patch."""
+    return msgspec.json.encode(patch.decode())
+
+
+def _reply(answer: Answer, request: Message) -> Reply:
+    if answer.error is not None:
+        return Failed(answer.error)
+    if request.operation == QUERY and answer.object is None:
+        target = find_resource(request.resource)
+        return Failed(
+            not_found(f"{target.type}s" if target else request.resource, target.name if target else "")
+        )
+    return Ok(answer.object or b"")
+
+
+def _last_object(content: bytes, stored: Row | None) -> bytes:
+    """The pod a delete is about: its stored row, or the message's content when the row is another pod's."""
+    if stored is None:
+        return content
+    uid = metadata_of(content).uid
+    return stored.value if uid in ("", metadata_of(stored.value).uid) else content
+
+
+def _is_error(value: bytes) -> bool:
+    """Whether a row is an error that an original edgecore stored as an object."""
+    return value.lstrip()[:13].startswith(b'{"ErrStatus"')
+
+
+def _desired(raw: bytes) -> Any:
+    """A pod without what only reports: status and bookkeeping."""
+    pod = msgspec.json.decode(raw)
+    if not isinstance(pod, dict):
+        return None
+    metadata = pod.get("metadata")
+    kept = (
+        {k: v for k, v in metadata.items() if k not in ("resourceVersion", "managedFields")}
+        if metadata
+        else {}
+    )
+    return kept, pod.get("spec")
