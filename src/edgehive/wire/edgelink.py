@@ -5,12 +5,21 @@ failed. Here a closed socket is noticed at once, a silent one within seconds by 
 follows after about a jittered second, and what was not answered is sent again.
 """
 
+import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
-from edgehive.wire.message import Message
+from edgehive.kit.backoff import Backoff
+from edgehive.kit.errors import ProtocolError
+from edgehive.wire import classify as cls
+from edgehive.wire.message import KEEPALIVE, Message, decode_message, encode_message
 from edgehive.wire.outbox import Entry, Outbox, Settled
-from edgehive.wire.session import Stamp
+from edgehive.wire.resource import KEEPALIVE_RESOURCE
+from edgehive.wire.rows import plan_unclaimed
+from edgehive.wire.session import MAX_FRAME, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +97,53 @@ class RequestFailed:
 LinkEvent = Dial | Connected | Disconnected | SendPing | Incoming | Answered | RequestFailed | Settled
 
 
-class EdgeLink:
-    """One edge's link, over all its connections."""
+_MAX_URGENT: Final = 10_000
+"""ACKs waiting for a socket that takes nothing; beyond that the link is given up."""
+_DIAL_GRACE: Final = 5.0
 
-    up: bool
+
+class _State(Enum):
+    WAITING = "waiting"
+    DIALING = "dialing"
+    UP = "up"
+
+
+class _Bucket:
+    """A token bucket."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, *, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._at = now
+
+    def available(self, now: float) -> int:
+        """Whole tokens there are."""
+        if self._rate <= 0:
+            return 1 << 30  # no limit configured
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        return int(self._tokens + 1e-9)
+
+    def spend(self, count: int) -> None:
+        """Take `count` tokens."""
+        if self._rate > 0:
+            self._tokens -= count
+
+    def next_at(self) -> float:
+        """When there is a whole token."""
+        if self._rate <= 0 or self._tokens >= 1:
+            return self._at
+        return self._at + (1 - self._tokens) / self._rate
+
+
+class EdgeLink:
+    """One edge's link, over all its connections.
+
+    After every call the shell asks `events`, `data_to_send` and `deadline`.
+    """
 
     def __init__(
         self,
@@ -100,17 +152,73 @@ class EdgeLink:
         stamp: Stamp,
         rng: Callable[[], float],
         outbox: Outbox,
-        options: LinkOptions = LinkOptions(),
+        options: LinkOptions | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._options = options or LinkOptions()
+        self._stamp = stamp
+        self.outbox: Final = outbox
+        self._state = _State.WAITING
+        self._backoff = Backoff(
+            initial=self._options.reconnect,
+            maximum=self._options.reconnect_max,
+            jitter=self._options.reconnect_jitter,
+            rng=rng,
+        )
+        self._bucket = _Bucket(rate=self._options.rate, burst=self._options.burst, now=now)
+        self._next_dial = now
+        self._dial_by = 0.0
+        self._up_since = 0.0
+        self._heard = 0.0
+        self._pinged = 0.0
+        self._next_keepalive = 0.0
+        self._urgent: deque[bytes] = deque()
+        self._requests: deque[Message] = deque()
+        self._once: deque[Message] = deque()
+        self._pending: dict[str, float] = {}  # request id -> when it times out
+        self._timeouts: list[tuple[float, str]] = []
+        self._turn = 0
+        self._events: list[LinkEvent] = []
+        self.dropped = 0
+        """Unkept messages lost to a full queue."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the cloud is connected."""
+        return self._state is _State.UP
+
+    # The connection
 
     def receive_connected(self, now: float) -> None:
         """The dial succeeded (the 101 has been read)."""
-        raise NotImplementedError
+        if self._state is not _State.DIALING:
+            return
+        self._state = _State.UP
+        self._up_since = self._heard = self._pinged = now
+        self._keepalive(now)
+        self._events.append(Connected())
 
     def receive_closed(self, reason: str, now: float) -> None:
         """The dial failed or the socket is gone."""
-        raise NotImplementedError
+        if self._state is _State.WAITING:
+            return
+        if self._state is _State.UP:
+            if now - self._up_since >= self._options.stable_after:
+                self._backoff.reset()
+            self._go_down(reason)
+        self._state = _State.WAITING
+        self._next_dial = now + self._backoff.next()
+
+    def reconnect(self, reason: str, now: float) -> None:
+        """Drop the link and dial again at once (new certificate)."""
+        self.receive_closed(reason, now)
+        self._backoff.reset()
+        self._next_dial = now
+
+    def receive_pong(self, now: float) -> None:
+        """Any sign of life that is not a message."""
+        self._heard = now
+
+    # Messages
 
     def receive_frame(self, data: bytes, now: float) -> None:
         """Take one WebSocket message.
@@ -118,15 +226,35 @@ class EdgeLink:
         Raises:
             ProtocolError: it is not a message; the link has already been put down, close the socket.
         """
-        raise NotImplementedError
-
-    def receive_pong(self, now: float) -> None:
-        """Any sign of life that is not a message."""
-        raise NotImplementedError
+        if self._state is not _State.UP:
+            return
+        self._heard = now
+        try:
+            if len(data) > MAX_FRAME:
+                raise ProtocolError(f"a message of {len(data)} bytes is over the limit")
+            message = decode_message(data)
+        except ProtocolError as exc:
+            self.receive_closed(str(exc), now)
+            raise
+        if message.operation in cls.CONTROL_OPERATIONS:
+            message_id, timestamp = self._stamp()
+            self.send_now(message.reply(new_id=message_id, timestamp=timestamp, content=b'"ack"'), now)
+        elif message.parent_id:
+            self._receive_answer(message, now)
+        else:
+            self._events.append(Incoming(message))
 
     def send_request(self, message: Message, now: float, timeout: float = 60.0) -> str:
         """Send a request; its id comes back in `Answered` or `RequestFailed` (at once when the link is down)."""
-        raise NotImplementedError
+        if self._state is not _State.UP:
+            self._events.append(RequestFailed(message.id, "not connected"))
+        elif len(self._pending) >= self._options.requests:
+            self._events.append(RequestFailed(message.id, "too many requests are waiting for the cloud"))
+        else:
+            self._pending[message.id] = now + timeout
+            heapq.heappush(self._timeouts, (now + timeout, message.id))
+            self._requests.append(message)
+        return message.id
 
     def send_kept(self, message: Message, now: float, *, replace: bool = False) -> Entry:
         """Put `message` into the outbox; it is sent when the link allows, until answered (`Settled`).
@@ -134,36 +262,156 @@ class EdgeLink:
         Raises:
             StorageError: it could not be kept.
         """
-        raise NotImplementedError
+        return self.outbox.put(message, replace=replace)
 
     def send_once(self, message: Message, now: float) -> bool:
-        """Send without keeping (events, uploads nobody answers); False: dropped, since the queue is full."""
-        raise NotImplementedError
+        """Send without keeping (events, uploads nobody answers); False: the oldest one had to go for it."""
+        room = len(self._once) < self._options.queue
+        if not room:
+            self._once.popleft()
+            self.dropped += 1
+        self._once.append(message)
+        return room
 
     def send_ack(self, message: Message, now: float) -> None:
         """Acknowledge `message` (dropped when the link is down: the cloud sends again)."""
-        raise NotImplementedError
+        message_id, timestamp = self._stamp()
+        self.send_now(message.reply(new_id=message_id, timestamp=timestamp), now)
 
     def send_now(self, message: Message, now: float) -> None:
         """Send an `error` or another answer past the rate limit; dropped when the link is down."""
-        raise NotImplementedError
+        if self._state is not _State.UP:
+            return
+        if len(self._urgent) >= _MAX_URGENT:
+            self.receive_closed("the cloud does not read", now)
+            return
+        self._urgent.append(encode_message(message))
 
-    def reconnect(self, reason: str, now: float) -> None:
-        """Drop the link and dial again (new certificate)."""
-        raise NotImplementedError
+    # The clock
 
     def handle_timer(self, now: float) -> None:
         """Dial, keepalive, ping, time-outs, whatever is due."""
-        raise NotImplementedError
+        if self._state is _State.WAITING and now >= self._next_dial:
+            self._state = _State.DIALING
+            self._dial_by = now + self._options.dial_timeout + _DIAL_GRACE
+            self._events.append(Dial())
+        elif self._state is _State.DIALING and now >= self._dial_by:
+            self.receive_closed("the dial did not end", now)
+            self._events.append(Disconnected("the dial did not end"))
+        elif self._state is _State.UP:
+            self._watch(now)
+        while self._timeouts and self._timeouts[0][0] <= now:
+            _, request_id = heapq.heappop(self._timeouts)
+            if self._pending.pop(request_id, None) is not None:
+                self._events.append(RequestFailed(request_id, "the cloud did not answer in time"))
+        self.outbox.handle_timer(now)
 
     def deadline(self) -> float | None:
-        """When `handle_timer` wants to be called next."""
-        raise NotImplementedError
+        """When `handle_timer` (and `data_to_send`) wants to be called next."""
+        if self._state is _State.WAITING:
+            return self._next_dial
+        if self._state is _State.DIALING:
+            return self._dial_by
+        times = [
+            self._next_keepalive,
+            max(self._heard, self._pinged) + self._options.ping,
+            self._heard + self._options.dead_after,
+        ]
+        if self._timeouts:
+            times.append(self._timeouts[0][0])
+        kept = self.outbox.deadline()
+        if kept is not None:
+            times.append(kept)
+        if self._requests or self._once or self.outbox.wants_to_send():
+            times.append(self._bucket.next_at())
+        return min(times)
 
     def data_to_send(self, now: float, limit: int = 64) -> list[bytes]:
         """Frames to write as TEXT, at most `limit`; ask again until empty, only while the socket takes data."""
-        raise NotImplementedError
+        if self._state is not _State.UP:
+            return []
+        frames = [self._urgent.popleft() for _ in range(min(limit, len(self._urgent)))]
+        room = min(limit - len(frames), self._bucket.available(now))
+        spent = 0
+        while spent < room:
+            message = self._next_message(now)
+            if message is None:
+                break
+            frames.append(encode_message(message))
+            spent += 1
+        self._bucket.spend(spent)
+        return frames
 
     def events(self) -> list[LinkEvent]:
         """What has happened since the last call, in order."""
-        raise NotImplementedError
+        events, self._events = self._events, []
+        return events
+
+    def _receive_answer(self, message: Message, now: float) -> None:
+        if self._pending.pop(message.parent_id, None) is not None:
+            self._events.append(Answered(message.parent_id, message))
+        elif self.outbox.expects(message.parent_id):
+            settled = self.outbox.receive_answer(message, now)
+            if settled is not None:
+                self._events.append(settled)
+        elif message.group in (cls.RESOURCE_GROUP, cls.FUNC_GROUP, cls.USER_GROUP):
+            unclaimed = plan_unclaimed(message)
+            if unclaimed is not None:
+                self.send_ack(unclaimed, now)
+        else:
+            self._events.append(Incoming(message))
+
+    def _next_message(self, now: float) -> Message | None:
+        """Take turns between requests, kept messages and the rest, so that none of them starves."""
+        for _ in range(3):
+            self._turn = (self._turn + 1) % 3
+            if self._turn == 0 and self._once:
+                return self._once.popleft()
+            if self._turn == 1:
+                while self._requests:
+                    request = self._requests.popleft()
+                    if request.id in self._pending:
+                        return request
+            elif self._turn == 2:
+                kept = self.outbox.take(now, 1)
+                if kept:
+                    return kept[0]
+        return None
+
+    def _watch(self, now: float) -> None:
+        """Keepalive, ping and the end of patience."""
+        silent = now - self._heard
+        if silent >= self._options.dead_after:
+            self.receive_closed(f"nothing from the cloud for {silent:.0f} s", now)
+            return
+        if now >= self._next_keepalive:
+            self._keepalive(now)
+        if now - max(self._heard, self._pinged) >= self._options.ping:
+            self._pinged = now
+            self._events.append(SendPing())
+
+    def _keepalive(self, now: float) -> None:
+        message_id, timestamp = self._stamp()
+        self._next_keepalive = now + self._options.heartbeat
+        self.send_now(
+            Message(
+                id=message_id,
+                timestamp=timestamp,
+                operation=KEEPALIVE,
+                resource=KEEPALIVE_RESOURCE,
+                content=b'"ping"',
+                source=cls.EDGE_HUB,
+                group=cls.RESOURCE_GROUP,
+            ),
+            now,
+        )
+
+    def _go_down(self, reason: str) -> None:
+        self._urgent.clear()
+        self._requests.clear()
+        self._timeouts.clear()
+        for request_id in self._pending:
+            self._events.append(RequestFailed(request_id, "connection lost between EdgeCore and CloudCore"))
+        self._pending.clear()
+        self.outbox.link_lost()
+        self._events.append(Disconnected(reason))

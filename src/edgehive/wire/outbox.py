@@ -5,10 +5,13 @@ been sent. The store behind it is durable before `put` returns.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from edgehive.kit.errors import StorageError
+from edgehive.wire import resource as res
 from edgehive.wire.message import Message
+from edgehive.wire.rows import answer_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +60,205 @@ class Settled:
     answer: Message
 
 
-class Outbox:
-    """The queue of kept messages."""
+@dataclass(slots=True, eq=False)
+class _Item:
+    entry: Entry
+    expires: float | None = None
+    """When an answer is overdue; ``None`` while it is not in flight."""
+    attempts: int = 0
 
-    def __init__(self, *, store: OutboxStore, limits: OutboxLimits = OutboxLimits()) -> None:
-        raise NotImplementedError
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The kept messages of one subject, oldest first; only the first may be in flight."""
+
+    items: list[_Item] = field(default_factory=list)
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class OutboxStats:
+    """Counters since start."""
+
+    accepted: int = 0
+    replaced: int = 0
+    settled: int = 0
+    retried: int = 0
+
+
+class Outbox:
+    """The queue of kept messages.
+
+    A message may reach the cloud more than once (its answer may be lost), so only idempotent ones belong here:
+    full statuses, deletes with a UID precondition, reports that carry their own version.
+    """
+
+    def __init__(self, *, store: OutboxStore, limits: OutboxLimits | None = None) -> None:
+        self._store = store
+        self._limits = limits or OutboxLimits()
+        self._lanes: dict[str, _Lane] = {}
+        self._ready: dict[str, None] = {}  # an ordered set of subjects
+        self._paused: dict[str, None] = {}
+        self._flying: dict[str, str] = {}  # message id -> subject
+        self._undropped: set[int] = set()
+        self._size = 0
+        self._sequence = 0
+        self.stats = OutboxStats()
+        for entry in sorted(store.load(), key=lambda e: e.sequence):
+            self._append(entry)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and not answered yet."""
+        return len(self._flying)
 
     def put(self, message: Message, *, replace: bool = False) -> Entry:
-        """Keep `message` until it is answered; with `replace` it supersedes an unsent one of the same resource and operation.
+        """Keep `message` until it is answered.
+
+        With `replace` it supersedes the newest kept message of its subject, if that is of the same resource and
+        operation and not in flight. The content must then be complete in itself, not a difference to the last.
 
         Raises:
             StorageError: it could not be made durable, or there is no room; nothing was accepted.
         """
-        raise NotImplementedError
+        subject = subject_of(message.resource)
+        old = self._replaceable(subject, message) if replace else None
+        if old is None and self._size >= self._limits.entries:
+            raise StorageError(f"the outbox is full ({self._size} messages wait for the cloud)")
+        entry = Entry(self._sequence + 1, subject, message)
+        self._store.save(entry, old.entry.sequence if old is not None else None)
+        self._sequence = entry.sequence
+        self.stats.accepted += 1
+        if old is not None:
+            old.entry = entry
+            old.attempts = 0
+            self.stats.replaced += 1
+        else:
+            self._append(entry)
+        return entry
 
     def take(self, now: float, limit: int) -> list[Message]:
-        """The next messages to send, oldest subject first, one in flight per subject."""
-        raise NotImplementedError
+        """The next messages to send, the longest waiting subject first, one in flight per subject."""
+        taken: list[Message] = []
+        while self._ready and len(taken) < limit and len(self._flying) < self._limits.in_flight:
+            subject = next(iter(self._ready))
+            del self._ready[subject]
+            item = self._lanes[subject].items[0]
+            item.attempts += 1
+            item.expires = now + self._limits.answer_timeout
+            self._flying[item.entry.message.id] = subject
+            if item.attempts > 1:
+                self.stats.retried += 1
+            taken.append(item.entry.message)
+        return taken
+
+    def wants_to_send(self) -> bool:
+        """Whether `take` would give something."""
+        return bool(self._ready) and len(self._flying) < self._limits.in_flight
+
+    def expects(self, parent_id: str) -> bool:
+        """Whether an answer to `parent_id` is for the outbox."""
+        return parent_id in self._flying
 
     def receive_answer(self, answer: Message, now: float) -> Settled | None:
         """An answer by parent id; ``None`` if it is not to one of ours, or if it asks to try again (429, 5xx)."""
-        raise NotImplementedError
+        subject = self._flying.pop(answer.parent_id, None)
+        if subject is None:
+            return None
+        lane = self._lanes[subject]
+        item = lane.items[0]
+        error = answer_error(answer.content)
+        if error is not None and error.retryable:
+            self._pause(subject, lane, item, now)
+            return None
+        lane.items.pop(0)
+        self._size -= 1
+        self._drop(item.entry.sequence)
+        self.stats.settled += 1
+        if lane.items:
+            lane.not_before = 0.0
+            self._ready[subject] = None
+        else:
+            del self._lanes[subject]
+        return Settled(item.entry, answer)
 
     def link_lost(self) -> None:
         """Everything in flight must be sent again."""
-        raise NotImplementedError
+        if not self._flying:
+            return
+        for subject in self._flying.values():
+            self._lanes[subject].items[0].expires = None
+        again = sorted(self._flying.values(), key=lambda s: self._lanes[s].items[0].entry.sequence)
+        self._flying.clear()
+        self._ready = dict.fromkeys([*again, *self._ready])
 
     def handle_timer(self, now: float) -> None:
         """Requeue what was not answered in time."""
-        raise NotImplementedError
+        for subject in [s for s in self._flying.values() if self._expires(s) <= now]:
+            lane = self._lanes[subject]
+            item = lane.items[0]
+            self._flying.pop(item.entry.message.id, None)
+            self._pause(subject, lane, item, now)
+        for subject in [s for s in self._paused if self._lanes[s].not_before <= now]:
+            del self._paused[subject]
+            self._ready[subject] = None
+        for sequence in list(self._undropped):
+            self._drop(sequence)
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next."""
-        raise NotImplementedError
+        times = [self._expires(subject) for subject in self._flying.values()]
+        times.extend(self._lanes[subject].not_before for subject in self._paused)
+        return min(times, default=None)
+
+    def _append(self, entry: Entry) -> None:
+        self._sequence = max(self._sequence, entry.sequence)
+        lane = self._lanes.get(entry.subject)
+        if lane is None:
+            lane = self._lanes[entry.subject] = _Lane()
+            self._ready[entry.subject] = None
+        lane.items.append(_Item(entry))
+        self._size += 1
+
+    def _replaceable(self, subject: str, message: Message) -> _Item | None:
+        lane = self._lanes.get(subject)
+        if lane is None:
+            return None
+        last = lane.items[-1]
+        kept = last.entry.message
+        same = kept.resource == message.resource and kept.operation == message.operation
+        return last if same and last.expires is None else None
+
+    def _pause(self, subject: str, lane: _Lane, item: _Item, now: float) -> None:
+        item.expires = None
+        pause = min(self._limits.retry * 2 ** min(item.attempts - 1, 16), self._limits.retry_max)
+        lane.not_before = now + pause
+        self._paused[subject] = None
+
+    def _expires(self, subject: str) -> float:
+        expires = self._lanes[subject].items[0].expires
+        return expires if expires is not None else float("inf")
+
+    def _drop(self, sequence: int) -> None:
+        """Forget an answered entry; if the disk refuses it is only sent once more after a restart."""
+        try:
+            self._store.drop(sequence)
+        except StorageError:
+            self._undropped.add(sequence)
+        else:
+            self._undropped.discard(sequence)
+
+
+def subject_of(resource: str) -> str:
+    """The object a message is about: status and patch messages belong to their object."""
+    target = res.find_resource(resource)
+    if target is None or not target.name:
+        return resource
+    if target.type in (res.PODPATCH, res.PODSTATUS):
+        return res.format_resource(target.namespace, res.POD, target.name)
+    if target.type in (res.NODEPATCH, res.NODESTATUS):
+        return res.format_resource(target.namespace, res.NODE, target.name)
+    return resource

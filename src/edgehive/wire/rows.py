@@ -181,7 +181,7 @@ def plan_answer(request: Message, answer: Message, stored: Row | None) -> Answer
     Raises:
         ProtocolError: the content is not an answer.
     """
-    ack = request.operation != PATCH and not (request.operation == DELETE)
+    ack = request.operation not in (PATCH, DELETE)
     if answer.content.strip() == OK:
         return Answer(None, None, ack=ack)
     body, error = _unwrap(content_data(answer.content))
@@ -266,6 +266,16 @@ def _status_error(data: bytes) -> ApiStatus | None:
     try:
         return ApiStatus.from_dict(msgspec.json.decode(data, type=_StatusError).status)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def answer_error(content: bytes) -> ApiStatus | None:
+    """The error an answer carries, if it carries one."""
+    if content.strip() == OK:
+        return None
+    try:
+        return _unwrap(content_data(content))[1]
+    except ProtocolError:
         return None
 
 
