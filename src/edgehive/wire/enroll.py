@@ -10,6 +10,7 @@ import msgspec
 
 from edgehive.kube.refs import is_dns_subdomain
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION, Subject
+from edgehive.wire.message import MALFORMED
 from edgehive.wire.refusal import Refused
 from edgehive.wire.token import check_authorization
 
@@ -117,7 +118,7 @@ def _check_usages(header: str) -> None:
         return
     try:
         usages = msgspec.json.decode(header.encode(), type=list[int])
-    except (msgspec.DecodeError, UnicodeEncodeError) as exc:
+    except (*MALFORMED, UnicodeEncodeError) as exc:
         raise Refused(400, "header ExtKeyUsages is not a JSON list of numbers") from exc
     if any(usage != EKU_CLIENT_AUTH for usage in usages):
         raise Refused(403, "an edge certificate is for client authentication only")

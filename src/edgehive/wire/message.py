@@ -1,10 +1,12 @@
-"""The beehive message as it travels between cloud and edge (wire.md 2.1): one JSON object a frame.
+"""The beehive message as it travels between cloud and edge: one JSON object a frame.
 
 `content` stays the raw JSON it came as; whoever needs it decodes the part it needs.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 
@@ -26,9 +28,15 @@ OK = b'"OK"'
 NULL = b"null"
 
 
+MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on hostile input; RecursionError for a million opening brackets."""
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Header(msgspec.Struct, omit_defaults=True, gc=False):
     msg_id: str
-    timestamp: int
+    timestamp: _Int64
     parent_msg_id: str = ""
     resourceversion: str = ""
     sync: bool = False
@@ -106,13 +114,17 @@ class Message:
 def decode_message(data: bytes | bytearray | memoryview) -> Message:
     """Decode one frame.
 
+    Takes what the original takes: keys in any case, unknown keys, anything after the first JSON value, absent or
+    null header and route. Invalid UTF-8 becomes U+FFFD, as there.
+
     Raises:
         ProtocolError: not JSON, or a field of the wrong type (the original drops the link on these).
     """
+    data = _valid_utf8(data)
     try:
         frame = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise ProtocolError(f"malformed message: {exc}") from exc
+    except MALFORMED as exc:
+        frame = _decode_leniently(bytes(data), exc)
     head, route = frame.header, frame.route
     return Message(
         id=head.msg_id,
@@ -130,6 +142,44 @@ def decode_message(data: bytes | bytearray | memoryview) -> Message:
     )
 
 
+def _valid_utf8(data: bytes | bytearray | memoryview) -> bytes:
+    raw = bytes(data)
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode(errors="replace").encode()
+    return raw
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_first_value: Final = json.JSONDecoder(parse_constant=_not_json).raw_decode
+
+
+def _decode_leniently(data: bytes, cause: BaseException) -> _Frame:
+    """The slow path for frames that no KubeEdge writes but its Go decoder would read."""
+    try:
+        value, _ = _first_value(data.decode().lstrip(" \t\r\n"))
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {type(value).__name__}")
+        top = _fold(value)
+        head = {"msg_id": "", "timestamp": 0} | _fold(top.get("header") or {})
+        known = {"header": head, "route": _fold(top.get("route") or {}), "content": top.get("content")}
+        text = json.dumps(known, ensure_ascii=False, allow_nan=False)
+        # Half of a surrogate pair is U+FFFD to the original, and nothing we could encode again.
+        return _decoder.decode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+        detail = cause if isinstance(exc, AttributeError | RecursionError) else exc
+        raise ProtocolError(f"malformed message: {detail}") from exc
+
+
+def _fold(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys in lower case; null means absent."""
+    return {key.lower(): item for key, item in value.items() if item is not None}
+
+
 def encode_message(message: Message) -> bytes:
     """Encode one frame; empty fields are left out, ``content`` is always there."""
     return _encoder.encode(
@@ -142,7 +192,7 @@ def encode_message(message: Message) -> bytes:
 
 
 def content_data(content: bytes) -> bytes:
-    """The payload a receiver works on: a JSON string's own text, anything else as it is (wire.md 2.1).
+    """The payload a receiver works on: a JSON string's own text, anything else as it is.
 
     A string holding an object and the object itself are thereby interchangeable.
 
@@ -153,7 +203,7 @@ def content_data(content: bytes) -> bytes:
         return content
     try:
         return msgspec.json.decode(content, type=str).encode()
-    except msgspec.DecodeError as exc:
+    except (*MALFORMED, UnicodeEncodeError) as exc:
         raise ProtocolError(f"malformed content: {exc}") from exc
 
 
@@ -165,5 +215,5 @@ def decode_content(content: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(content_data(content))
-    except msgspec.DecodeError as exc:
+    except (*MALFORMED, UnicodeEncodeError) as exc:
         raise ProtocolError(f"malformed content: {exc}") from exc

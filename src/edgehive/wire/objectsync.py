@@ -14,6 +14,7 @@ import msgspec
 
 from edgehive.kit.errors import ProtocolError
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, GVR, OBJECTSYNCS, is_dns_subdomain
+from edgehive.wire.message import MALFORMED
 from edgehive.wire.outbound import parse_version
 
 API_VERSION = "reliablesyncs.kubeedge.io/v1alpha1"
@@ -95,7 +96,7 @@ def parse_sync(raw: bytes) -> SyncRecord:
     """
     try:
         sync = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except MALFORMED as exc:
         raise ProtocolError(f"not an ObjectSync: {exc}") from exc
     parts = parse_sync_name(sync.metadata.name)
     if parts is None:

@@ -4,8 +4,9 @@ from typing import Final
 
 import msgspec
 
+from edgehive.kit.errors import ProtocolError
 from edgehive.wire.classify import requires_ack
-from edgehive.wire.message import DELETE, RESPONSE, Message, content_data, encode_message
+from edgehive.wire.message import DELETE, MALFORMED, RESPONSE, Message, content_data, encode_message
 from edgehive.wire.resource import Resource, find_resource
 
 
@@ -83,5 +84,5 @@ class Outbound:
 def _peek(content: bytes) -> _Content:
     try:
         return _decoder.decode(content_data(content))
-    except (msgspec.DecodeError, ValueError):
+    except (*MALFORMED, ProtocolError):
         return _Content()

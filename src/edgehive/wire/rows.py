@@ -18,6 +18,7 @@ from edgehive.wire.message import (
     DELETE,
     ERROR,
     INSERT,
+    MALFORMED,
     OK,
     PATCH,
     QUERY,
@@ -251,7 +252,7 @@ def _unwrap(data: bytes) -> tuple[bytes | None, ApiStatus | None]:
         wrapped = msgspec.json.decode(data, type=_ObjectResponse)
     except msgspec.ValidationError:
         return data, None
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise ProtocolError(f"malformed answer: {exc}") from exc
     inner = bytes(wrapped.object)
     found = None if inner == b"null" else inner
@@ -265,7 +266,7 @@ def _unwrap(data: bytes) -> tuple[bytes | None, ApiStatus | None]:
 def _status_error(data: bytes) -> ApiStatus | None:
     try:
         return ApiStatus.from_dict(msgspec.json.decode(data, type=_StatusError).status)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
 
 
@@ -296,5 +297,5 @@ def store_failure(message: Message, text: str, *, new_id: str, timestamp: int) -
 def _meta(value: bytes) -> _Meta:
     try:
         return _object.decode(value).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return _NOTHING

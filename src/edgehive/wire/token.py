@@ -100,7 +100,7 @@ def token_expiry(token: str) -> float | None:
         return None
     try:
         return float(msgspec.json.decode(_unb64(parts[2]), type=_Claims).exp)
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, RecursionError, msgspec.DecodeError):
         return None
 
 
@@ -113,7 +113,7 @@ def _jwt_problem(jwt: str, key: bytes, now: float) -> str | None:
         claims = msgspec.json.decode(_unb64(parts[1]), type=_Claims)
         signature = _unb64(parts[2])
         signed = f"{parts[0]}.{parts[1]}".encode("ascii")
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, RecursionError, msgspec.DecodeError):
         return "token is malformed"
     digest = _HASHES.get(algorithm)
     if digest is None:
