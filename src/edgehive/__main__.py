@@ -1,0 +1,7 @@
+"""``python -m edgehive``."""
+
+import sys
+
+from edgehive.cli.main import main
+
+sys.exit(main())

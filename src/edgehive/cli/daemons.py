@@ -1,0 +1,122 @@
+"""The programs `cloudcore` and `edgecore`: KubeEdge's command lines over our own processes."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgehive import __version__
+from edgehive.cli.daemon import run_daemon
+from edgehive.cli.logs import configure_logging
+from edgehive.cli.notify import Notifier
+
+log = logging.getLogger(__name__)
+
+# Flags that unit files written for KubeEdge may carry; its logging library's, without a meaning here.
+_IGNORED_FLAGS = (
+    "--add-dir-header", "--alsologtostderr", "--log-backtrace-at", "--log-dir", "--log-file",
+    "--log-file-max-size", "--log-flush-frequency", "--logtostderr", "--one-output", "--skip-headers",
+    "--skip-log-headers", "--stderrthreshold", "--vmodule",
+)  # fmt: skip
+
+
+def daemon_parser(program: str, what: str, config: str) -> argparse.ArgumentParser:
+    """The flags that both programs have."""
+    parser = argparse.ArgumentParser(prog=program, description=what, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, default=Path(config), help="default: %(default)s"
+    )
+    parser.add_argument("--minconfig", action="store_true", help="print a small configuration and exit")
+    parser.add_argument(
+        "--defaultconfig", action="store_true", help="print every key with its default and exit"
+    )
+    parser.add_argument(
+        "-v",
+        "--v",
+        dest="verbosity",
+        type=int,
+        default=2,
+        metavar="LEVEL",
+        help="log level, 4 shows messages",
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--version", nargs="?", const="true", metavar="raw", help="print the version and exit"
+    )
+    return parser
+
+
+def parse_daemon(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse; logging flags of the original are dropped, with their value where it is a word of its own."""
+    arguments, rest = parser.parse_known_args(list(argv))
+    unknown: list[str] = []
+    skip_value = False
+    for word in rest:
+        name, has_value, _ = word.partition("=")
+        if name.replace("_", "-") in _IGNORED_FLAGS:
+            skip_value = not has_value
+        elif skip_value and not word.startswith("-"):
+            skip_value = False
+        else:
+            unknown.append(word)
+    if unknown:
+        parser.error(f"unknown argument: {' '.join(unknown)}")
+    return arguments
+
+
+def run_cloudcore(argv: Sequence[str]) -> int:
+    """`cloudcore`."""
+    parser = daemon_parser("cloudcore", "The cloud side of KubeEdge.", "/etc/kubeedge/config/cloudcore.yaml")
+    arguments = parse_daemon(parser, argv)
+    if arguments.version:
+        return _print_version("cloudcore")
+    from edgehive.cloud.config_load import default_config_yaml, load_config, min_config_yaml
+
+    if arguments.defaultconfig or arguments.minconfig:
+        sys.stdout.write(min_config_yaml() if arguments.minconfig else default_config_yaml())
+        return 0
+    configure_logging(arguments.log_format, arguments.verbosity)
+    loaded = load_config(arguments.config)
+    _start_log("cloudcore", loaded.warnings)
+
+    async def serve(notifier: Notifier) -> None:
+        from edgehive.cloud.app import CloudCore
+
+        await CloudCore(loaded.config, on_ready=notifier.ready).run()
+
+    return run_daemon("cloudcore", serve, fast_loop=True)
+
+
+def run_edgecore(argv: Sequence[str]) -> int:
+    """`edgecore`."""
+    parser = daemon_parser("edgecore", "The edge side of KubeEdge.", "/etc/kubeedge/config/edgecore.yaml")
+    arguments = parse_daemon(parser, argv)
+    if arguments.version:
+        return _print_version("edgecore")
+    from edgehive.edge.config_load import default_config_yaml, load_config, min_config_yaml
+
+    if arguments.defaultconfig or arguments.minconfig:
+        sys.stdout.write(min_config_yaml() if arguments.minconfig else default_config_yaml())
+        return 0
+    configure_logging(arguments.log_format, arguments.verbosity)
+    loaded = load_config(arguments.config)
+    _start_log("edgecore", loaded.warnings)
+
+    async def serve(notifier: Notifier) -> None:
+        from edgehive.edge.app import EdgeCore
+
+        await EdgeCore(loaded.config, config_file=arguments.config, on_ready=notifier.ready).run()
+
+    return run_daemon("edgecore", serve)
+
+
+def _print_version(program: str) -> int:
+    print(f"{program} {__version__} (edgehive)")
+    return 0
+
+
+def _start_log(program: str, warnings: Sequence[str]) -> None:
+    log.info("%s %s starts", program, __version__)
+    for warning in warnings:
+        log.warning("configuration: %s", warning)

@@ -1,0 +1,125 @@
+"""The configuration files that `edgehive up` writes: KubeEdge's own formats, one file a process."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgehive.cli.up_layout import Layout, Ports
+
+_HEADER = "# Written by `edgehive up` at every start; edits are lost. All keys: {program} --defaultconfig\n"
+
+
+def to_yaml(data: Mapping[str, Any], indent: int = 0) -> str:
+    """Print nested mappings as YAML; scalars and lists in JSON's form, which is YAML too."""
+    lines: list[str] = []
+    for key, value in data.items():
+        pad = "  " * indent
+        if isinstance(value, Mapping) and value:
+            lines.append(f"{pad}{key}:\n{to_yaml(value, indent + 1)}")
+        else:
+            lines.append(f"{pad}{key}: {json.dumps(value, ensure_ascii=False)}\n")
+    return "".join(lines)
+
+
+def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
+    """``cloudcore.yaml`` for this machine alone."""
+    pki = layout.cloud / "pki"  # absent files: cloudcore keeps its CA and key in Secrets
+    return {
+        "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1",
+        "kind": "CloudCore",
+        "commonConfig": {"monitorServer": {"bindAddress": f"127.0.0.1:{ports.metrics}"}},
+        "kubeAPIConfig": {"kubeConfig": str(layout.cloud / "kubeconfig")},
+        "modules": {
+            "cloudHub": {
+                "advertiseAddress": ["127.0.0.1"],
+                "dnsNames": ["localhost"],
+                "tlsCAFile": str(pki / "ca.crt"),
+                "tlsCAKeyFile": str(pki / "ca.key"),
+                "tlsCertFile": str(pki / "server.crt"),
+                "tlsPrivateKeyFile": str(pki / "server.key"),
+                "websocket": {"enable": True, "address": "127.0.0.1", "port": ports.hub},
+                "https": {"enable": True, "address": "127.0.0.1", "port": ports.https},
+                "unixsocket": {"enable": False, "address": f"unix://{layout.run}/kubeedge.sock"},
+            },
+            "cloudStream": {"enable": False, "streamPort": ports.stream, "tunnelPort": ports.tunnel},
+            "router": {"enable": False},
+        },
+    }
+
+
+def edgecore_config(
+    layout: Layout, ports: Ports, node: str, index: int, *, runtime_endpoint: str
+) -> dict[str, Any]:
+    """``edgecore.yaml`` of one node."""
+    home = layout.edge(node)
+    first = ports.edge(index)
+    certificates = {
+        "tlsCaFile": str(home / "ca" / "rootCA.crt"),
+        "tlsCertFile": str(home / "certs" / "server.crt"),
+        "tlsPrivateKeyFile": str(home / "certs" / "server.key"),
+    }
+    return {
+        "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
+        "kind": "EdgeCore",
+        "database": {"dataSource": str(home / "edgecore.db")},
+        "modules": {
+            "edgeHub": {
+                "enable": True,
+                "heartbeat": 15,
+                "httpServer": f"https://127.0.0.1:{ports.https}",
+                **certificates,
+                "token": "",
+                "websocket": {"enable": True, "server": f"127.0.0.1:{ports.hub}"},
+            },
+            "edged": {
+                "enable": True,
+                "hostnameOverride": node,
+                "reportEvent": True,
+                "rootDirectory": str(home / "root"),
+                "tailoredKubeletConfig": {
+                    "address": "127.0.0.1",
+                    "readOnlyPort": first,
+                    "containerRuntimeEndpoint": runtime_endpoint,
+                    "imageServiceEndpoint": runtime_endpoint,
+                    "staticPodPath": str(home / "manifests"),
+                    "podLogsDir": str(home / "pod-logs"),
+                },
+            },
+            "eventBus": {"enable": False},
+            "metaManager": {
+                "enable": True,
+                "metaServer": {"enable": False, "server": f"127.0.0.1:{first + 1}"},
+            },
+            "deviceTwin": {"enable": False},
+            "serviceBus": {"enable": False, "port": first + 2},
+        },
+    }
+
+
+def write_config(path: Path, program: str, data: Mapping[str, Any]) -> None:
+    """Write one file, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(path, _HEADER.format(program=program) + to_yaml(data))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` atomically, mode 0600."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor, not a path
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def containerd_sockets() -> Sequence[str]:
+    """Where container runtimes usually listen."""
+    return (
+        "/run/containerd/containerd.sock",
+        "/run/crio/crio.sock",
+        "/run/k3s/containerd/containerd.sock",
+        "/var/run/cri-dockerd.sock",
+    )
