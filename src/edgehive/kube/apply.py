@@ -83,19 +83,20 @@ def server_side_apply(
     now: str,
     api_version: str,
     subresource: str = "",
-    ignored: Iterable[str] = (),
+    ignored: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Return the object after `manager` applied `applied`; `now` is an RFC 3339 time.
 
-    `ignored` names top-level fields this endpoint does not write (``status`` on the main resource): they
-    are taken out of `applied`. Defaults are not filled in; call `schema.apply_defaults` on the result.
+    `ignored` names top-level fields this endpoint does not write: they are taken out of `applied`. When
+    not given, it is ``status`` for the main resource of a built-in kind. Defaults are not filled in; call `schema.apply_defaults` on the result.
 
     Raises:
         ApiStatus: 400 for an unusable request, 409 with one ``FieldManagerConflict`` cause per field that
             another manager owns.
     """
     _require_applicable(applied, manager)
-    wanted = _without_nulls({key: value for key, value in applied.items() if key not in set(ignored)})
+    skipped = _ignored(ignored, schema, subresource)
+    wanted = _without_nulls({key: value for key, value in applied.items() if key not in skipped})
     live_obj = live if live is not None else _skeleton(applied)
     me = Manager(manager, "Apply", "", subresource)
     try:
@@ -122,6 +123,12 @@ def server_side_apply(
                 api_version=api_version,
             )
         raise conflicts.status() from None
+
+
+def _ignored(given: Iterable[str] | None, schema: Schema, subresource: str) -> frozenset[str]:
+    if given is not None:
+        return frozenset(given)
+    return frozenset(("status",) if schema.resolve().decoded and not subresource else ())
 
 
 class _Conflicts(Exception):
@@ -248,11 +255,13 @@ def track_update(
     schema: Schema,
     api_version: str,
     subresource: str = "",
+    ignored: Iterable[str] | None = None,
 ) -> None:
     """Give `manager` the fields that `new` sets or changes, in ``new["metadata"]["managedFields"]``.
 
     A client may edit the entries itself (kubectl does when it moves to server-side apply): entries in `new`
     that can be read count, ``[]`` and ``[{}]`` erase all, anything else falls back to those of `old`.
+    `ignored` is as in `server_side_apply`.
     """
     meta = new.setdefault("metadata", {})
     given = meta.get("managedFields")
@@ -263,6 +272,8 @@ def track_update(
     before = {who: set(owned.paths) for who, owned in owners.items()}
     me = Manager(manager, operation, api_version if operation == "Update" else "", subresource)
     changes = compare(schema, old if old is not None else _skeleton(new), new)
+    for skipped in _ignored(ignored, schema, subresource):
+        changes.drop(f"f:{skipped}")
     changes.added -= _UNOWNED
     changes.modified -= _UNOWNED
     mine = owners.setdefault(me, _Owned(set(), api_version, ""))

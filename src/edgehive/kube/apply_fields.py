@@ -149,6 +149,11 @@ class Comparison:
     def __bool__(self) -> bool:
         return bool(self.added or self.modified or self.removed)
 
+    def drop(self, top: str) -> None:
+        """Forget what lies below the top-level element `top`."""
+        for paths in (self.added, self.modified, self.removed):
+            paths.difference_update([path for path in paths if path[0] == top])
+
 
 def compare(schema: Schema | None, old: Any, new: Any) -> Comparison:
     """Return what changes from `old` to `new`."""
@@ -211,7 +216,7 @@ def merge(schema: Schema | None, live: Any, applied: Any) -> Any:
 
 def remove_paths(schema: Schema, value: dict[str, Any], paths: Iterable[Path]) -> None:
     """Remove what lies at `paths` from `value`, in place, with containers that become empty by it."""
-    for path in sorted(paths, key=len, reverse=True):
+    for path in sorted(paths, key=len):
         _remove(schema, value, path)
 
 
@@ -232,7 +237,8 @@ def _remove(schema: Schema | None, value: Any, path: Path) -> bool:
                 if not rest:
                     del value[at]
                     return not value
-                _remove(_items(schema), item, rest)
+                if len(rest) > 1 or rest[0][2:] not in schema.map_keys:
+                    _remove(_items(schema), item, rest)
                 return False
     return False
 
