@@ -4,6 +4,7 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,13 @@ class Command:
 
     def call(self, program: str, argv: Sequence[str]) -> int:
         """Parse `argv` and run it."""
-        run = _load(self.run)
-        if self.passes_all:
-            return int(run(list(argv)))
-        return int(run(self.parser(program).parse_args(argv)))
+        run: Callable[[Any], int] = _load(self.run)
+        return run(list(argv) if self.passes_all else self.parser(program).parse_args(argv))
 
 
-def _load(reference: str) -> Callable[..., object]:
+def _load(reference: str) -> Any:
     module, _, name = reference.partition(":")
-    found: Callable[..., object] = getattr(importlib.import_module(f"edgehive.cli.{module}"), name)
-    return found
+    return getattr(importlib.import_module(f"edgehive.cli.{module}"), name)
 
 
 COMMANDS = (

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from typing import Any
 
 from edgehive.aio import cri_messages
 from edgehive.aio.grpc import GrpcClient, GrpcError
@@ -54,6 +55,6 @@ async def _check(path: str, seconds: float) -> str:
     return name
 
 
-async def _ask(client: GrpcClient, method: cri_messages.Method, seconds: float) -> dict[str, object]:
+async def _ask(client: GrpcClient, method: cri_messages.Method, seconds: float) -> dict[str, Any]:
     answer = await client.call(method.path, encode(method.request, {}), timeout=seconds)
     return decode(method.response, answer)
