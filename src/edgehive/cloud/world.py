@@ -9,8 +9,8 @@ from edgehive.aio.informer import Informer
 from edgehive.cloud.location import LocationIndex
 from edgehive.kit.errors import ProtocolError
 from edgehive.kube.api import KubeApi
-from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CONFIGMAPS, GVR, NODES, OBJECTSYNCS, PODS, SECRETS
 from edgehive.kube.reflector import CachedObject as Cached
+from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CONFIGMAPS, GVR, NODES, OBJECTSYNCS, PODS, SECRETS
 from edgehive.wire.cloudnode import CachedObject, Missing, Unknown
 from edgehive.wire.objectsync import SyncKey, SyncRecord, parse_sync, sync_object
 

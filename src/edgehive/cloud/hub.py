@@ -1,0 +1,203 @@
+"""CloudHub: the WebSocket port that edges connect to.
+
+Identity, path and room are checked before the 101 and refused with an HTTP answer; the certificate decides who a
+node is. A frame that is no message ends the connection, as in the original; it is logged once and counted.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from edgehive.cloud.link import NodeLink
+from edgehive.cloud.nodes import NodeTable
+from edgehive.kit.errors import ProtocolError
+from edgehive.kit.text import safe_label
+from edgehive.wire.endpoint import (
+    NODE_HEADER,
+    PROJECT_HEADER,
+    USE_HEADER,
+    Hello,
+    Room,
+    Subject,
+    check_upgrade,
+)
+from edgehive.wire.refusal import Refused
+from edgehive.wire.session import MAX_FRAME
+
+log = logging.getLogger(__name__)
+
+_HEADERS: Final = (NODE_HEADER, PROJECT_HEADER, USE_HEADER)
+_BACKLOG = 1024
+_HANDSHAKE_TIMEOUT = 15.0
+
+
+class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
+    """The library's log at DEBUG: a port scanner must not fill ours; what matters is logged here."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        kwargs.pop("exc_info", None)
+        super().log(min(level, logging.DEBUG), msg, *args, **kwargs)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs
+
+
+class HubConnection(ServerConnection):
+    """A connection, and who it was found to be before the 101."""
+
+    hello: Hello | None = None
+
+
+@dataclass(slots=True)
+class HubStats:
+    """Counters."""
+
+    refused: int = 0
+    malformed: int = 0
+
+
+class CloudHub:
+    """Accepts connections of edges and hands their frames to the node table."""
+
+    def __init__(self, *, nodes: NodeTable, tls: ssl.SSLContext, node_limit: int) -> None:
+        self._nodes = nodes
+        self._tls = tls
+        self._limit = node_limit
+        self._socket: socket.socket | None = None
+        self.stats: Final = HubStats()
+
+    def listen(self, host: str, port: int) -> int:
+        """Bind and return the port; connections are taken once `run` runs.
+
+        Raises:
+            OSError: the address is in use or not ours.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind((host, port))
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self._socket = sock
+        return int(sock.getsockname()[1])
+
+    async def run(self) -> None:
+        """Serve until cancelled, then close every connection."""
+        assert self._socket is not None, "listen comes first"
+        server: Server = await serve(
+            self._serve,
+            sock=self._socket,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+            process_request=self._check,
+            create_connection=HubConnection,
+            compression=None,
+            ping_interval=None,
+            open_timeout=_HANDSHAKE_TIMEOUT,
+            close_timeout=2.0,
+            max_size=MAX_FRAME,
+            max_queue=16,
+            server_header=None,
+            backlog=_BACKLOG,
+            logger=_QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+        )
+        try:
+            await asyncio.get_running_loop().create_future()  # until cancelled
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    def close(self) -> None:
+        """Release the port of a hub that was never run."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def _check(self, connection: ServerConnection, request: Request) -> Response | None:
+        headers = {name.lower(): values[0] for name in _HEADERS if (values := request.headers.get_all(name))}
+        subject = peer_subject(connection.transport.get_extra_info("peercert"))
+        node = headers.get(NODE_HEADER.lower(), "")
+        others = self._nodes.connected_nodes - self._nodes.connected(node)
+        try:
+            hello = check_upgrade(
+                path=request.path, headers=headers, subject=subject, room=Room(others, self._limit)
+            )
+        except Refused as exc:
+            self.stats.refused += 1
+            log.warning(
+                "connection of node %s from %s refused: %s",
+                safe_label(node or "?"),
+                _remote(connection),
+                safe_label(exc.text),
+            )
+            return connection.respond(exc.status, f"{exc.text}\n")
+        assert isinstance(connection, HubConnection)
+        connection.hello = hello
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, HubConnection)
+        assert connection.hello is not None, "checked before the 101"
+        link = self._nodes.connect(node=connection.hello.node, socket=connection, remote=_remote(connection))
+        reason = "shutting down"
+        try:
+            await self._read(connection, link)
+        except ConnectionClosed as exc:
+            reason = _why(exc)
+        except ProtocolError as exc:
+            self.stats.malformed += 1
+            reason = f"protocol error: {exc}"
+            log.warning("node %s from %s: %s", link.node, link.remote, safe_label(str(exc), 300))
+            link.abort()
+        except Exception:
+            reason = "internal error"
+            log.exception("node %s from %s: connection handler crashed", link.node, link.remote)
+            link.abort()
+        finally:
+            self._nodes.disconnect(link, reason)
+
+    async def _read(self, connection: HubConnection, link: NodeLink) -> None:
+        while True:
+            frame = await connection.recv(decode=False)
+            self._nodes.receive(link, frame)
+            if link.upstream.full:
+                await link.upstream.room()
+
+
+def peer_subject(certificate: dict[str, Any] | None) -> Subject | None:
+    """Who the verified certificate of the transport names."""
+    if not certificate:
+        return None
+    organizations: list[str] = []
+    names: list[str] = []
+    for relative in certificate.get("subject", ()):
+        for key, value in relative:
+            if key == "organizationName":
+                organizations.append(value)
+            elif key == "commonName":
+                names.append(value)
+    return Subject(tuple(organizations), tuple(names))
+
+
+def _remote(connection: ServerConnection) -> str:
+    address = connection.remote_address
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?"
+
+
+def _why(exc: ConnectionClosed) -> str:
+    if exc.sent is not None and exc.sent.code == 1009:
+        return f"a message over {MAX_FRAME} bytes"
+    if exc.rcvd is not None:
+        return f"closed by the edge ({exc.rcvd.code})"
+    return "the connection was lost"

@@ -1,0 +1,87 @@
+"""Work in order per key, several keys at once, bounded."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+_Item = TypeVar("_Item")
+
+Start = Callable[[Coroutine[Any, Any, None]], object]
+"""Starts a coroutine in somebody's task group."""
+
+
+class KeyedQueue(Generic[_Item]):
+    """Runs `work(item)` for each item: one at a time per key, at most `parallel` at once.
+
+    When `limit` items are waiting or running the queue is `full`; the producer then waits for `room` instead of
+    submitting more (overflow policy: block the producer).
+    """
+
+    __slots__ = ("_active", "_limit", "_parallel", "_queues", "_ready", "_room", "_size", "_start", "_work")
+
+    def __init__(
+        self,
+        *,
+        start: Start,
+        work: Callable[[_Item], Awaitable[None]],
+        parallel: int = 8,
+        limit: int = 256,
+    ) -> None:
+        self._start = start
+        self._work = work
+        self._parallel = parallel
+        self._limit = limit
+        self._queues: dict[str, deque[_Item]] = {}
+        self._ready: deque[str] = deque()
+        self._active = 0
+        self._size = 0
+        self._room: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def full(self) -> bool:
+        """Whether the producer must wait."""
+        return self._size >= self._limit
+
+    def submit(self, key: str, item: _Item) -> None:
+        """Add an item; it is taken in even when the queue is full, since the producer has it already."""
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = deque((item,))
+            self._ready.append(key)
+        else:
+            queue.append(item)
+        self._size += 1
+        self._pump()
+
+    async def room(self) -> None:
+        """Wait until the queue is not full; for one producer."""
+        while self.full:
+            self._room = asyncio.get_running_loop().create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def _pump(self) -> None:
+        while self._ready and self._active < self._parallel:
+            self._active += 1
+            self._start(self._run(self._ready.popleft()))
+
+    async def _run(self, key: str) -> None:
+        queue = self._queues[key]
+        try:
+            await self._work(queue.popleft())
+        finally:
+            self._active -= 1
+            self._size -= 1
+            if queue:
+                self._ready.append(key)
+            else:
+                del self._queues[key]
+            if self._room is not None and not self._room.done() and not self.full:
+                self._room.set_result(None)
+            self._pump()
