@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.text import safe_label
 
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|(m|k|[KMGTPE]i?|n|u)?)")
 _SCALE = {
     "n": 1e-9,
@@ -208,8 +210,15 @@ def parse_pod(raw: bytes) -> Pod:
         pod = msgspec.convert(_without_nulls(msgspec.json.decode(raw)), Pod)
     except msgspec.MsgspecError as exc:
         raise ProtocolError(f"not a pod: {exc}") from exc
-    if not (pod.metadata.name and pod.metadata.uid):
+    meta, spec = pod.metadata, pod.spec
+    if not (meta.name and meta.uid):
         raise ProtocolError("a pod without a name or without a uid")
+    volumes = (str(volume.get("name", "")) for volume in spec.volumes)
+    containers = (one.name for one in (*spec.init_containers, *spec.containers))
+    for name in (meta.name, meta.namespace, meta.uid, *volumes, *containers):
+        # These become names of files; the API server allows no others.
+        if _NAME.fullmatch(name) is None:
+            raise ProtocolError(f"not a name: {safe_label(name)}")
     return pod
 
 

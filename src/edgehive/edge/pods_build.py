@@ -1,0 +1,158 @@
+"""What a pod asks of the runtime: sandbox and container specifications. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from edgehive.edge.env import expand
+from edgehive.edge.pods_actions import (
+    CONTAINER_HASH,
+    CONTAINER_NAME,
+    POD_GRACE,
+    POD_NAME,
+    POD_NAMESPACE,
+    POD_UID,
+    RESTART_COUNT,
+)
+from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.pods_spec import Container, Pod, parse_quantity
+from edgehive.edge.runtime import ContainerSpec, Mount, SandboxSpec
+
+_CPU_PERIOD = 100_000
+
+
+def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts) -> SandboxSpec:
+    """Describe the sandbox of `pod`."""
+    meta, spec = pod.metadata, pod.spec
+    host_network = spec.host_network or settings.default_pod_network == "host"
+    servers, searches, options = _dns(pod, settings, host_network=spec.host_network)
+    ports = [
+        (port.protocol, port.container_port, port.host_port, port.host_ip)
+        for one in (*spec.init_containers, *spec.containers)
+        for port in one.ports
+        if port.host_port and not host_network
+    ]
+    sysctls = spec.security_context.get("sysctls") or ()
+    return SandboxSpec(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        attempt=attempt,
+        hostname=node.name if host_network else (spec.hostname or meta.name)[:63].rstrip("-."),
+        log_directory=str(settings.log_directory / log_directory_name(pod)),
+        labels=meta.labels | _identity(pod),
+        annotations=meta.annotations | {POD_GRACE: str(spec.termination_grace_period_seconds)},
+        host_network=host_network,
+        host_pid=spec.host_pid,
+        host_ipc=spec.host_ipc,
+        dns_servers=servers,
+        dns_searches=searches,
+        dns_options=options,
+        port_mappings=ports,
+        sysctls={str(one.get("name")): str(one.get("value", "")) for one in sysctls},
+        cgroup_parent=settings.cgroup_root,
+        security=spec.security_context,
+        runtime_handler=spec.runtime_class_name,
+    )
+
+
+def container_spec(
+    pod: Pod,
+    container: Container,
+    *,
+    attempt: int,
+    image: str,
+    env: Sequence[tuple[str, str]],
+    mounts: Sequence[Mount],
+    node: NodeFacts,
+) -> ContainerSpec:
+    """Describe one container of `pod`."""
+    limits, requests = container.resources.limits, container.resources.requests
+    cpu_limit = parse_quantity(limits.get("cpu", 0))
+    cpu_request = parse_quantity(requests.get("cpu", limits.get("cpu", 0)))
+    values = dict(env)
+    return ContainerSpec(
+        name=container.name,
+        attempt=attempt,
+        image=image,
+        command=[expand(word, values) for word in container.command],
+        args=[expand(word, values) for word in container.args],
+        working_dir=container.working_dir,
+        env=env,
+        mounts=mounts,
+        log_path=f"{container.name}/{attempt}.log",
+        labels=_identity(pod) | {CONTAINER_NAME: container.name},
+        annotations={
+            CONTAINER_HASH: container.hash,
+            RESTART_COUNT: str(attempt),
+            POD_GRACE: str(pod.spec.termination_grace_period_seconds),
+        },
+        stdin=container.stdin,
+        stdin_once=container.stdin_once,
+        tty=container.tty,
+        cpu_shares=max(2, int(cpu_request * 1024)),
+        cpu_quota=max(1000, int(cpu_limit * _CPU_PERIOD)) if cpu_limit else 0,
+        cpu_period=_CPU_PERIOD if cpu_limit else 0,
+        memory_limit=int(parse_quantity(limits.get("memory", 0))),
+        oom_score_adj=oom_score(pod, container, node),
+        security=_merged_security(pod, container),
+    )
+
+
+def oom_score(pod: Pod, container: Container, node: NodeFacts) -> int:
+    """How willingly the kernel kills the container when memory is short, by its QoS class."""
+    qos = pod.qos_class
+    if qos == "Guaranteed":
+        return -997
+    if qos == "BestEffort" or not node.memory:
+        return 1000
+    amounts = container.resources.limits | container.resources.requests
+    share = 1000 - int(1000 * parse_quantity(amounts.get("memory", 0)) / node.memory)
+    return min(max(share, 3), 999)
+
+
+def log_directory_name(pod: Pod) -> str:
+    """``<namespace>_<name>_<uid>``."""
+    return f"{pod.metadata.namespace}_{pod.metadata.name}_{pod.uid}"
+
+
+def _identity(pod: Pod) -> dict[str, str]:
+    meta = pod.metadata
+    return {POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
+
+
+def _merged_security(pod: Pod, container: Container) -> dict[str, object]:
+    shared = (
+        "runAsUser",
+        "runAsGroup",
+        "runAsNonRoot",
+        "seccompProfile",
+        "seLinuxOptions",
+        "appArmorProfile",
+    )
+    merged: dict[str, object] = {
+        key: value for key, value in pod.spec.security_context.items() if key in shared
+    }
+    groups = [*(pod.spec.security_context.get("supplementalGroups") or ())]
+    if isinstance(group := pod.spec.security_context.get("fsGroup"), int):
+        groups.append(group)
+    return merged | {"supplementalGroups": groups} | container.security_context
+
+
+def _dns(pod: Pod, settings: PodSettings, *, host_network: bool) -> tuple[list[str], list[str], list[str]]:
+    policy = pod.spec.dns_policy
+    servers: list[str] = []
+    searches: list[str] = []
+    options: list[str] = []
+    cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not host_network)
+    if cluster and settings.cluster_dns:
+        domain = settings.cluster_domain
+        servers = list(settings.cluster_dns)
+        searches = [f"{pod.metadata.namespace}.svc.{domain}", f"svc.{domain}", domain]
+        options = ["ndots:5"]
+    extra: Mapping[str, Sequence[object]] = pod.spec.dns_config
+    servers += [str(one) for one in extra.get("nameservers") or ()]
+    searches += [str(one) for one in extra.get("searches") or ()]
+    for one in pod.spec.dns_config.get("options") or ():
+        name, value = str(one.get("name", "")), one.get("value")
+        options = [o for o in options if o.partition(":")[0] != name]
+        options.append(name if value is None else f"{name}:{value}")
+    return servers, searches, options

@@ -1,0 +1,319 @@
+"""Edged's pod side: one worker a pod, kept in step with the local database and with the runtime.
+
+Desired pods come from `MetaClient` (its database alone is enough, the cloud may be away); what runs comes from
+relisting the runtime and from its events. Containers of pods that nobody desires are ended only once the database
+was read, and, when it was empty, only once the cloud has been there for a while: a lost database must not stop a site.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+
+from edgehive.aio.supervise import Service, supervise
+from edgehive.edge.env import references
+from edgehive.edge.metaclient import Change, MetaClient, PodChange
+from edgehive.edge.pods_actions import POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
+from edgehive.edge.pods_core import PodCore
+from edgehive.edge.pods_events import PodEvents
+from edgehive.edge.pods_images import Images
+from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.pods_spec import JsonObject, Metadata, Pod, Spec, parse_pod
+from edgehive.edge.pods_worker import PodWorker, Tools
+from edgehive.edge.podstatus_writer import StatusWriter
+from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
+from edgehive.edge.volumes import VolumeManager, referenced_objects
+from edgehive.kit.backoff import Backoff
+from edgehive.kit.errors import EdgehiveError, ProtocolError, Transient
+from edgehive.kit.text import safe_label
+
+log = logging.getLogger(__name__)
+
+_TRUST_EMPTY_AFTER = 60.0
+_EVENTS_RELIST = 10.0
+
+
+class PodManager:
+    """Runs the pods of this node; `run` is the only thing to call, the rest is for watching."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        meta: MetaClient,
+        node: NodeFacts,
+        settings: PodSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._runtime = runtime
+        self._meta = meta
+        self._node = node
+        self._settings = settings
+        self._clock = clock
+        objects = PodObjects(meta)
+        events = PodEvents(report=meta.report_event, node=node.name, clock=clock)
+        self._volumes = VolumeManager(objects=objects, root=settings.root_directory, clock=clock)
+        self._writer = StatusWriter(meta=meta, on_answer=self._on_answer)
+        self._tools = Tools(
+            runtime=runtime,
+            volumes=self._volumes,
+            objects=objects,
+            images=Images(
+                runtime=runtime,
+                objects=objects,
+                events=events,
+                connected=lambda: meta.connected,
+                parallel=settings.max_parallel_pulls,
+            ),
+            writer=self._writer,
+            events=events,
+            node=node,
+            settings=settings,
+            clock=clock,
+        )
+        self._workers: dict[str, PodWorker] = {}
+        self._changes: OrderedDict[tuple[str, str], PodChange] = OrderedDict()
+        self._set = False
+        self._wake = asyncio.Event()
+        self._relist_now = asyncio.Event()
+        self._loaded_at: float | None = None
+        self._was_empty = False
+        self._connected_since: float | None = None
+        self._version: RuntimeVersion | None = None
+        self._evented = False
+        self._labels: dict[str, dict[str, str]] | None = None
+
+    # --- for others -------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the runtime has answered and the database was read."""
+        return self._version is not None and self._loaded_at is not None
+
+    def pods(self) -> Iterator[tuple[Pod, JsonObject]]:
+        """Yield every pod that is here with its present status."""
+        for worker in self._workers.values():
+            yield worker.core.pod, worker.core.status
+
+    def containers(self) -> Iterator[tuple[Pod, ContainerInfo]]:
+        """Yield every container that was last seen in the runtime."""
+        for worker in self._workers.values():
+            for info in worker.core.containers:
+                yield worker.core.pod, info
+
+    # --- running ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until cancelled; containers run on."""
+        backoff = Backoff(0.5, 10.0)
+        while self._version is None:
+            try:
+                self._version = await self._runtime.version()
+            except (Transient, RuntimeFailure) as exc:
+                log.warning("container runtime: %s", safe_label(exc, 300))
+                await asyncio.sleep(backoff.next())
+        log.info("container runtime %s %s", self._version.name, self._version.version)
+        self._meta.subscribe_pods(self._on_pod)
+        self._meta.subscribe_objects(self._on_object)
+        self._on_pod(PodChange(Change.SET))
+        await supervise(
+            Service("pods", self._dispatch),
+            Service("runtime relist", self._relist, backoff_max=10.0),
+            Service("runtime events", self._watch_events, backoff_max=10.0),
+            Service("pod status", self._writer.run),
+        )
+
+    def _on_pod(self, change: PodChange) -> None:
+        if change.kind is Change.SET:
+            self._set = True
+            self._changes.clear()
+        else:
+            self._changes.pop((change.namespace, change.name), None)
+            self._changes[change.namespace, change.name] = change
+        self._wake.set()
+
+    def _on_object(self, kind: str, namespace: str, name: str) -> None:
+        key = (kind, name)
+        for worker in self._workers.values():
+            if worker.core.pod.metadata.namespace == namespace and key in _objects_of(worker.core.pod):
+                worker.receive_object(key, self._clock())
+
+    def _on_answer(self, raw: bytes) -> None:
+        """Take the pod that came back for a status: it may be marked for deletion meanwhile."""
+        try:
+            pod = parse_pod(raw)
+        except ProtocolError:
+            return
+        worker = self._workers.get(pod.uid)
+        if worker is not None and pod.deleting and not worker.core.pod.deleting:
+            worker.receive_pod(pod)
+
+    async def _dispatch(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._set:
+                    self._set = False
+                    self._apply_set(group)
+                while self._changes:
+                    _, change = self._changes.popitem(last=False)
+                    self._apply(group, change)
+                for uid in self._orphans():
+                    self._adopt_orphan(group, uid)
+
+    def _apply_set(self, group: asyncio.TaskGroup) -> None:
+        wanted: set[str] = set()
+        rows = self._meta.pods()
+        for raw in rows:
+            if (pod := self._parse(raw)) is not None:
+                wanted.add(pod.uid)
+                self._want(group, pod)
+        for uid, worker in self._workers.items():
+            if uid not in wanted:
+                worker.receive_removed()
+        self._was_empty = not rows
+        if self._loaded_at is None:
+            self._loaded_at = self._clock()
+            log.info("%d pods in the local database", len(wanted))
+        self._relist_now.set()
+
+    def _apply(self, group: asyncio.TaskGroup, change: PodChange) -> None:
+        pod = self._parse(change.raw) if change.raw else None
+        removed = change.kind is Change.REMOVE
+        for uid, worker in self._workers.items():
+            meta = worker.core.pod.metadata
+            same_name = (meta.namespace, meta.name) == (change.namespace, change.name)
+            if same_name and (removed or (pod is not None and pod.uid != uid)):
+                worker.receive_removed()
+        if pod is not None and not removed:
+            self._want(group, pod)
+
+    def _parse(self, raw: bytes) -> Pod | None:
+        try:
+            pod = parse_pod(raw)
+        except ProtocolError as exc:
+            log.warning("a pod is ignored: %s", safe_label(exc, 300))
+            return None
+        return pod if pod.spec.node_name in ("", self._node.name) else None
+
+    def _want(self, group: asyncio.TaskGroup, pod: Pod) -> None:
+        if (worker := self._workers.get(pod.uid)) is not None:
+            worker.receive_pod(pod)
+        else:
+            self._start(group, self._core(pod))
+
+    def _core(self, pod: Pod, *, orphan: bool = False) -> PodCore:
+        name = self._version.name if self._version else "unknown"
+        return PodCore(pod, host_ip=self._node.ip, runtime_name=name, orphan=orphan)
+
+    def _start(self, group: asyncio.TaskGroup, core: PodCore) -> None:
+        worker = PodWorker(core, self._tools)
+        self._workers[core.pod.uid] = worker
+        group.create_task(self._run_worker(worker), name=f"pod {core.pod.key}")
+
+    async def _run_worker(self, worker: PodWorker) -> None:
+        backoff = Backoff(1.0, 30.0)
+        pod = worker.core.pod
+        while True:
+            try:
+                await worker.run()
+                break
+            except EdgehiveError as exc:
+                log.warning("pod %s: %s", pod.key, safe_label(exc, 300))
+            except Exception:
+                log.exception("pod %s: unexpected; starting over", pod.key)
+            worker.receive_runtime_change()
+            await asyncio.sleep(backoff.next())
+        del self._workers[pod.uid]
+        if self._labels is not None:
+            self._labels.pop(pod.uid, None)
+        self._writer.forget(pod.uid)
+        self._meta.forget_tokens(pod.uid)
+        log.info("pod %s is gone", pod.key)
+
+    # --- the runtime ------------------------------------------------------------------------------------
+
+    async def _relist(self) -> None:
+        while True:
+            sandboxes = await self._runtime.list_sandboxes()
+            containers = await self._runtime.list_containers()
+            self._compare(sandboxes, containers)
+            self._note_connection()
+            self._relist_now.clear()
+            every = max(self._settings.relist_seconds, _EVENTS_RELIST if self._evented else 0.0)
+            try:
+                async with asyncio.timeout(every):
+                    await self._relist_now.wait()
+            except TimeoutError:
+                continue
+
+    def _compare(self, sandboxes: Sequence[SandboxInfo], containers: Sequence[ContainerInfo]) -> None:
+        found: dict[str, set[tuple[str, object]]] = {}
+        labels: dict[str, dict[str, str]] = {}
+        for sandbox in sandboxes:
+            uid = sandbox.labels.get(POD_UID, "")
+            found.setdefault(uid, set()).add((sandbox.id, sandbox.ready))
+            labels[uid] = {**sandbox.annotations, **sandbox.labels}
+        for info in containers:
+            uid = info.labels.get(POD_UID, "")
+            found.setdefault(uid, set()).add((info.id, info.state))
+            labels.setdefault(uid, {**info.annotations, **info.labels})
+        for uid, worker in self._workers.items():
+            core = worker.core
+            known: set[tuple[str, object]] = {(s.id, s.ready) for s in core.sandboxes}
+            known |= {(c.id, c.state) for c in core.containers}
+            if known != found.get(uid, set()):
+                worker.receive_runtime_change()
+        self._labels = labels
+        self._wake.set()
+
+    def _orphans(self) -> list[str]:
+        """Find pods that have something here, but that nobody desires."""
+        if self._loaded_at is None or self._labels is None:
+            return []
+        if self._was_empty and not self._workers and not self._cloud_is_there():
+            return []
+        found = {uid for uid in self._labels if uid} | set(self._volumes.known())
+        return [uid for uid in found if uid not in self._workers]
+
+    def _note_connection(self) -> None:
+        if not self._meta.connected:
+            self._connected_since = None
+        elif self._connected_since is None:
+            self._connected_since = self._clock()
+
+    def _cloud_is_there(self) -> bool:
+        since = self._connected_since
+        return since is not None and self._clock() - since > _TRUST_EMPTY_AFTER
+
+    def _adopt_orphan(self, group: asyncio.TaskGroup, uid: str) -> None:
+        labels = (self._labels or {}).pop(uid, {})
+        grace = labels.get(POD_GRACE, "")
+        meta = Metadata(
+            name=labels.get(POD_NAME, uid), namespace=labels.get(POD_NAMESPACE, "default"), uid=uid
+        )
+        spec = Spec(termination_grace_period_seconds=int(grace) if grace.isdigit() else 30)
+        log.info("pod %s/%s is not desired any more; ending it", meta.namespace, safe_label(meta.name))
+        self._start(group, self._core(Pod(metadata=meta, spec=spec), orphan=True))
+
+    async def _watch_events(self) -> None:
+        try:
+            async for uid in self._runtime.events():
+                self._evented = True
+                if (worker := self._workers.get(uid)) is not None:
+                    worker.receive_runtime_change()
+                else:
+                    self._relist_now.set()
+        finally:
+            self._evented = False
+        await asyncio.Event().wait()  # this runtime has no events
+
+
+def _objects_of(pod: Pod) -> set[tuple[str, str]]:
+    wanted = referenced_objects(pod)
+    for one in (*pod.spec.init_containers, *pod.spec.containers):
+        wanted |= {key for key, _ in references(one)}
+    return wanted

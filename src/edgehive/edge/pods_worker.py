@@ -1,0 +1,323 @@
+"""The worker of one pod: does what `PodCore` asks, tells it the outcome, reports status and events."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgehive.edge.env import Key, PodFacts, build_env, references
+from edgehive.edge.pods_actions import (
+    Action,
+    AskDelete,
+    CheckPod,
+    EnsureImage,
+    MountVolumes,
+    Problem,
+    RemoveContainer,
+    RemoveSandbox,
+    RunSandbox,
+    StartContainer,
+    StopContainer,
+    StopSandbox,
+    TeardownVolumes,
+)
+from edgehive.edge.pods_build import container_spec, log_directory_name, sandbox_spec
+from edgehive.edge.pods_core import PodCore
+from edgehive.edge.pods_events import PodEvents
+from edgehive.edge.pods_images import Images
+from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.pods_spec import JsonObject, Pod
+from edgehive.edge.podstatus_writer import StatusWriter
+from edgehive.edge.runtime import Runtime, RuntimeFailure
+from edgehive.edge.volumes import VolumeManager, referenced_objects
+from edgehive.kit.errors import StorageError, Transient
+from edgehive.kit.text import safe_label
+
+log = logging.getLogger(__name__)
+
+_VOLUME_RETRY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all workers share."""
+
+    runtime: Runtime
+    volumes: VolumeManager
+    objects: PodObjects
+    images: Images
+    writer: StatusWriter
+    events: PodEvents
+    node: NodeFacts
+    settings: PodSettings
+    clock: Callable[[], float]
+
+
+class PodWorker:
+    """Runs one pod until nothing of it is left."""
+
+    def __init__(self, core: PodCore, tools: Tools) -> None:
+        self.core = core
+        self._tools = tools
+        self._wake = asyncio.Event()
+        self._interrupt = asyncio.Event()
+        self._observe = True
+        self._refresh_at: float | None = None
+        self._stopping_with: int | None = None
+
+    # --- called by the manager --------------------------------------------------------------------------
+
+    def receive_pod(self, pod: Pod) -> None:
+        """Take a new version of the pod."""
+        was_stopping, grace = self.core.stopping, self.core.pod.grace
+        self.core.receive_pod(pod)
+        if self.core.mounted:
+            self._refresh_at = 0.0  # labels and annotations may be shown in a volume
+        if self.core.stopping and (not was_stopping or self.core.pod.grace < grace):
+            self._interrupt.set()
+        self._wake.set()
+
+    def receive_removed(self) -> None:
+        """The pod is not desired any more."""
+        self.core.receive_removed()
+        self._interrupt.set()
+        self._wake.set()
+
+    def receive_runtime_change(self) -> None:
+        """Look again at what the runtime has."""
+        self._observe = True
+        self._wake.set()
+
+    def receive_object(self, key: Key, now: float) -> None:
+        """A configmap or secret has changed: refresh volumes, retry what waits for it."""
+        pod = self.core.pod
+        if key in referenced_objects(pod) and self.core.mounted:
+            self._refresh_at = 0.0
+        self.core.receive_changed_objects(now)
+        self._wake.set()
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until the pod and all that was made for it are gone."""
+        while True:
+            self._wake.clear()
+            self._interrupt.clear()
+            if self._observe:
+                await self._look()
+            now = self._tools.clock()
+            actions = self.core.next_actions(now)
+            if self.core.finished:
+                return
+            if not self.core.gone:
+                self._tools.writer.put(self.core.pod, self.core.status)
+            if actions:
+                await self._perform_all(actions)
+            elif not await self._refresh_volumes(now):
+                await self._sleep(now)
+
+    async def _look(self) -> None:
+        uid = self.core.pod.uid
+        self._observe = False
+        try:
+            sandboxes = await self._tools.runtime.list_sandboxes(uid)
+            containers = await self._tools.runtime.list_containers(uid)
+        except (RuntimeFailure, Transient, StorageError):
+            self._observe = True
+            raise
+        self.core.receive_observed(sandboxes, containers)
+
+    async def _sleep(self, now: float) -> None:
+        times = [t for t in (self.core.deadline(), self._refresh_at) if t is not None]
+        delay = max(0.0, min(times) - now) if times else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    async def _refresh_volumes(self, now: float) -> bool:
+        if self._refresh_at is None or now < self._refresh_at or self.core.stopping or not self.core.mounted:
+            return False
+        self._refresh_at = None
+        try:
+            self._refresh_at = await self._tools.volumes.mount(self.core.pod, self._facts())
+        except RuntimeFailure as exc:
+            self._event("FailedMount", exc.message, warning=True)
+            self._refresh_at = now + _VOLUME_RETRY
+        return True
+
+    async def _perform_all(self, actions: Sequence[Action]) -> None:
+        stops = [action for action in actions if isinstance(action, StopContainer)]
+        if stops:
+            await self._until_interrupted(lambda: self._stop_all(stops))
+        for action in actions:
+            if self._interrupt.is_set():
+                return
+            if isinstance(action, EnsureImage):
+                await self._until_interrupted(lambda action=action: self._perform(action))  # type: ignore[misc]
+            elif not isinstance(action, StopContainer):
+                await self._perform(action)
+
+    async def _until_interrupted(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, but give it up when the pod's end has become more urgent."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(_run(work))
+            interrupt = group.create_task(self._interrupt.wait())
+            await asyncio.wait((task, interrupt), return_when=asyncio.FIRST_COMPLETED)
+            interrupt.cancel()
+            if not task.done():
+                task.cancel()
+
+    async def _stop_all(self, stops: Sequence[StopContainer]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for action in stops:
+                group.create_task(self._perform(action))
+
+    async def _perform(self, action: Action) -> None:
+        problem, image = None, ""
+        if not isinstance(action, CheckPod | MountVolumes | EnsureImage | TeardownVolumes | AskDelete):
+            self._observe = True
+        try:
+            image = await self._do(action) or ""
+        except RuntimeFailure as exc:
+            problem = Problem(exc.reason, exc.message)
+        except (Transient, StorageError) as exc:
+            problem = Problem(_REASONS.get(type(action), "RuntimeUnavailable"), str(exc))
+        if problem is not None:
+            log.warning(
+                "pod %s: %s: %s", self.core.pod.key, type(action).__name__, safe_label(problem.message, 400)
+            )
+            self._explain(action, problem)
+        self.core.receive_result(action, problem, self._tools.clock(), image)
+
+    async def _do(self, action: Action) -> str | None:
+        runtime, pod = self._tools.runtime, self.core.pod
+        match action:
+            case CheckPod():
+                await runtime.check_pod(msgspec.to_builtins(pod))
+            case MountVolumes():
+                self._refresh_at = await self._tools.volumes.mount(pod, self._facts())
+            case EnsureImage():
+                return await self._tools.images.ensure(pod, action.container)
+            case RunSandbox():
+                await self._run_sandbox(action)
+            case StartContainer():
+                await self._start(action)
+            case StopContainer():
+                self._event("Killing", action.why, container=action.name)
+                await runtime.stop_container(action.container_id, float(action.grace))
+            case StopSandbox():
+                await runtime.stop_sandbox(action.sandbox_id)
+            case RemoveContainer():
+                await self._remove(action)
+            case RemoveSandbox():
+                await runtime.remove_sandbox(action.sandbox_id)
+            case TeardownVolumes():
+                self._tear_down()
+            case AskDelete():
+                self._tools.writer.delete(pod)
+        return None
+
+    def _tear_down(self) -> None:
+        pod = self.core.pod
+        self._tools.volumes.teardown(pod.uid)
+        if self.core.gone or pod.deleting:
+            shutil.rmtree(self._tools.settings.log_directory / log_directory_name(pod), ignore_errors=True)
+
+    async def _run_sandbox(self, action: RunSandbox) -> None:
+        spec = sandbox_spec(self.core.pod, action.attempt, self._tools.settings, self._tools.node)
+        if not spec.host_network and (problem := await self._tools.runtime.network_problem()):
+            raise RuntimeFailure("NetworkNotReady", f"network is not ready: {problem}")
+        Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
+        if action.attempt > 0:
+            self._event("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        await self._tools.runtime.run_sandbox(spec)
+
+    async def _start(self, action: StartContainer) -> None:
+        pod, one, tools = self.core.pod, action.container, self._tools
+        objects: dict[Key, JsonObject] = {}
+        for key, _optional in references(one):
+            try:
+                found = await tools.objects.get(key[0], pod.metadata.namespace, key[1])
+            except RuntimeFailure as exc:
+                raise RuntimeFailure("CreateContainerConfigError", exc.message) from exc
+            if found is not None:
+                objects[key] = found
+        base = (
+            ("KUBERNETES_SERVICE_HOST", tools.settings.service_host),
+            ("KUBERNETES_SERVICE_PORT", tools.settings.service_port),
+        )
+        env = build_env(pod, one, objects, self._facts(), base)
+        mounts = tools.volumes.mounts(pod, one, dict(env))
+        sandbox = self.core.sandbox
+        spec = container_spec(
+            pod,
+            one,
+            attempt=action.attempt,
+            image=action.image_ref,
+            env=env,
+            mounts=mounts,
+            node=tools.node,
+        )
+        shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
+        (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
+        container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
+        self._event("Created", f"Created container: {one.name}", container=one.name)
+        try:
+            await tools.runtime.start_container(container_id)
+        except RuntimeFailure as exc:
+            raise RuntimeFailure("RunContainerError", exc.message) from exc
+        self._event("Started", f"Started container {one.name}", container=one.name)
+
+    async def _remove(self, action: RemoveContainer) -> None:
+        info = next((c for c in self.core.containers if c.id == action.container_id), None)
+        await self._tools.runtime.remove_container(action.container_id)
+        if info is not None and info.log_path:
+            path = Path(info.log_path)
+            if self._tools.settings.log_directory in path.parents:
+                for old in path.parent.glob(f"{path.name}*"):
+                    old.unlink(missing_ok=True)
+
+    # --- telling ----------------------------------------------------------------------------------------
+
+    def _facts(self) -> PodFacts:
+        sandbox = self.core.sandbox
+        return PodFacts(self._tools.node, sandbox.ip if sandbox else "")
+
+    def _explain(self, action: Action, problem: Problem) -> None:
+        match action:
+            case EnsureImage() | StartContainer():
+                text = problem.message if isinstance(action, EnsureImage) else f"Error: {problem.message}"
+                self._event("Failed", text, container=action.container.name, warning=True)
+            case RunSandbox() if problem.reason != "NetworkNotReady":
+                self._event(
+                    "FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem.message}", warning=True
+                )
+            case StopContainer():
+                self._event("FailedKillPod", problem.message, container=action.name, warning=True)
+            case _:
+                self._event(problem.reason, problem.message, warning=True)
+
+    def _event(self, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
+        if not self.core.gone or reason == "Killing":
+            self._tools.events.emit(self.core.pod, reason, message, container=container, warning=warning)
+
+
+_REASONS: dict[type, str] = {
+    EnsureImage: "ErrImagePull",
+    StartContainer: "CreateContainerError",
+    RunSandbox: "FailedCreatePodSandBox",
+    MountVolumes: "FailedMount",
+    TeardownVolumes: "FailedUnmount",
+    StopContainer: "FailedKillPod",
+    StopSandbox: "FailedKillPod",
+}
+
+
+async def _run(work: Callable[[], Awaitable[None]]) -> None:
+    await work()

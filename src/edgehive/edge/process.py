@@ -1,0 +1,475 @@
+"""The process runtime: a pod's commands as host processes, for machines without a container runtime.
+
+Each container is one command under a shim (`edge.process_shim`) that survives edgecore, with its own directory, log
+and process group. Images are ignored. As root, volumes are bind-mounted at their paths in a private mount namespace;
+otherwise, and in addition, they are reachable below ``$EDGEHIVE_ROOT``, which is also the working directory.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+
+from edgehive.edge.process_host import (
+    bound_log,
+    container_processes,
+    guard_writes,
+    hash_text,
+    link_mounts,
+    may_unshare,
+    missing_paths,
+    send_signal,
+    signal_group,
+    user_prefix,
+    working_directory,
+)
+from edgehive.edge.process_shim import (
+    CONTAINER_VARIABLE,
+    LAUNCH,
+    ROOT_VARIABLE,
+    SHIM,
+    Identity,
+    boot_id,
+    env_script,
+    start_script,
+)
+from edgehive.edge.process_state import ContainerRecord, ProcessState, SandboxRecord
+from edgehive.edge.runtime import (
+    ContainerInfo,
+    ContainerSpec,
+    ExecResult,
+    ImageInfo,
+    RuntimeFailure,
+    RuntimeVersion,
+    SandboxInfo,
+    SandboxSpec,
+    State,
+)
+from edgehive.kit.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+IMAGE = "process"
+_POD_UID = "io.kubernetes.pod.uid"
+_START_TIMEOUT = 10.0
+_UNKNOWN_EXIT = 137
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProcessRuntime:
+    """A `Runtime` without containers."""
+
+    def __init__(
+        self,
+        *,
+        state_directory: Path,
+        node_ip: str,
+        version: str,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._state = ProcessState(state_directory)
+        self._node_ip = node_ip
+        self._version = version
+        self._clock = clock
+        self._new_id = new_id
+        self._boot = boot_id()
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        self._containers: dict[str, ContainerRecord] = {}
+        self._watched: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._changes: set[str] = set()
+        self._opened = False
+        self._private = False
+        self._shim = Path()
+
+    # --- state ------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Read what an earlier edgecore left; done at the first call."""
+        if self._opened:
+            return
+        self._state.prepare()
+        self._shim = self._state.script(f"shim-{abs(hash_text(SHIM)):x}.sh", SHIM)
+        self._sandboxes = {record.id: record for record in self._state.sandboxes()}
+        self._containers = {record.id: record for record in self._state.containers()}
+        self._private = may_unshare()
+        self._opened = True
+        for container_id in self._containers:
+            self._watch(container_id)
+
+    def _watch(self, container_id: str) -> None:
+        """Have the loop tell when the shim ends; polling by relists does where that is not possible."""
+        shim = Identity.load(self._state.directory(container_id) / "shim")
+        if shim is None or container_id in self._watched or not shim.alive(self._boot):
+            return
+        try:
+            descriptor = os.pidfd_open(shim.pid)
+        except (AttributeError, OSError):
+            return
+        self._watched[container_id] = descriptor
+        asyncio.get_running_loop().add_reader(descriptor, self._ended, container_id)
+
+    def _ended(self, container_id: str) -> None:
+        self._unwatch(container_id)
+        if (record := self._containers.get(container_id)) is not None:
+            self._changes.add(record.labels.get(_POD_UID, ""))
+            self._changed.set()
+
+    def _unwatch(self, container_id: str) -> None:
+        if (descriptor := self._watched.pop(container_id, None)) is not None:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+
+    def _sandbox(self, sandbox_id: str) -> SandboxRecord:
+        self._open()
+        if (record := self._sandboxes.get(sandbox_id)) is None:
+            raise RuntimeFailure("NotFound", f"no sandbox {sandbox_id}")
+        return record
+
+    def _container(self, container_id: str) -> ContainerRecord:
+        self._open()
+        if (record := self._containers.get(container_id)) is None:
+            raise RuntimeFailure("NotFound", f"no container {container_id}")
+        return record
+
+    # --- sandboxes --------------------------------------------------------------------------------------
+
+    async def version(self) -> RuntimeVersion:
+        return RuntimeVersion("process", self._version)
+
+    async def network_problem(self) -> str:
+        return ""  # every pod is in the host's network
+
+    async def check_pod(self, pod: Mapping[str, object]) -> None:
+        spec = pod.get("spec")
+        spec = spec if isinstance(spec, dict) else {}
+        if shutil.which("setsid") is None:
+            raise RuntimeFailure(
+                "SetsidRequired", "the process runtime needs the setsid program (util-linux)"
+            )
+        for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
+            if not one.get("command"):
+                text = (
+                    f'container "{one.get("name")}" has no command; this node runs pods as processes, without '
+                    "images, so the command must be in the pod"
+                )
+                raise RuntimeFailure("CommandRequired", text)
+            user = {**(spec.get("securityContext") or {}), **(one.get("securityContext") or {})}
+            if os.geteuid() != 0 and user.get("runAsUser") not in (None, os.geteuid()):
+                raise RuntimeFailure("CannotSwitchUser", "this node runs pods as processes of one user")
+
+    async def run_sandbox(self, spec: SandboxSpec) -> str:
+        self._open()
+        record = SandboxRecord(
+            id=self._new_id(),
+            attempt=spec.attempt,
+            created_at=self._clock(),
+            boot=self._boot,
+            log_directory=spec.log_directory,
+            hostname=spec.hostname,
+            labels=dict(spec.labels),
+            annotations=dict(spec.annotations),
+        )
+        guard_writes(lambda: Path(spec.log_directory).mkdir(parents=True, exist_ok=True))
+        self._state.save_sandbox(record)
+        self._sandboxes[record.id] = record
+        return record.id
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        self._open()
+        record = self._sandboxes.get(sandbox_id)
+        if record is None or record.stopped:
+            return
+        for info in await self.list_containers():
+            if info.sandbox_id == sandbox_id and info.state is State.RUNNING:
+                await self.stop_container(info.id, 0)
+        record.stopped = True
+        self._state.save_sandbox(record)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await self.stop_sandbox(sandbox_id)
+        for info in await self.list_containers():
+            if info.sandbox_id == sandbox_id:
+                await self.remove_container(info.id)
+        self._state.remove_sandbox(sandbox_id)
+        self._sandboxes.pop(sandbox_id, None)
+
+    async def list_sandboxes(self, pod_uid: str = "") -> Sequence[SandboxInfo]:
+        self._open()
+        found = (r for r in self._sandboxes.values() if pod_uid in ("", r.labels.get(_POD_UID)))
+        return [self._sandbox_info(record) for record in found]
+
+    async def sandbox_status(self, sandbox_id: str) -> SandboxInfo:
+        return self._sandbox_info(self._sandbox(sandbox_id))
+
+    def _sandbox_info(self, record: SandboxRecord) -> SandboxInfo:
+        ready = record.boot == self._boot and not record.stopped
+        return SandboxInfo(
+            record.id,
+            ready,
+            record.created_at,
+            record.labels,
+            record.annotations,
+            self._node_ip,
+            record.attempt,
+        )
+
+    # --- containers -------------------------------------------------------------------------------------
+
+    async def create_container(self, sandbox_id: str, spec: ContainerSpec, sandbox: SandboxSpec) -> str:
+        home = self._sandbox(sandbox_id)
+        if not spec.command:
+            raise RuntimeFailure("CommandRequired", f'container "{spec.name}" has no command')
+        container_id = self._new_id()
+        directory = self._state.directory(container_id)
+        root = directory / "root"
+        log_path = Path(sandbox.log_directory) / spec.log_path
+        mounts = list(spec.mounts) if self._private else []
+        record = ContainerRecord(
+            id=container_id,
+            sandbox_id=sandbox_id,
+            name=spec.name,
+            attempt=spec.attempt,
+            image=spec.image,
+            created_at=self._clock(),
+            log_path=str(log_path),
+            labels=dict(spec.labels),
+            annotations=dict(spec.annotations),
+            mount_points=[mount.container_path for mount in mounts],
+            made_paths=missing_paths([mount.container_path for mount in mounts]),
+            private_mounts=self._private,
+        )
+        given = {"PATH": _PATH, "HOME": str(root), "HOSTNAME": home.hostname} | dict(spec.env)
+        given |= {CONTAINER_VARIABLE: container_id, ROOT_VARIABLE: str(root)}
+        exports, prefix = env_script(given)
+
+        def write() -> None:
+            directory.mkdir(mode=0o700)
+            root.mkdir(mode=0o755)
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            link_mounts(root, spec.mounts)
+            where = working_directory(root, spec.working_dir)
+            command = [*prefix, *spec.command, *spec.args]
+            user = user_prefix(spec.security)
+            script = start_script(
+                command=command, directory="root" if where == root else str(where), mounts=mounts, user=user
+            )
+            if user:
+                directory.chmod(0o711)
+            for name, text in (("start.sh", script), ("env.sh", exports)):
+                (directory / name).touch(mode=0o600)
+                (directory / name).write_text(text)
+            self._state.save_container(record)
+
+        try:
+            guard_writes(write)
+        except (RuntimeFailure, StorageError):
+            self._state.remove_container(container_id)
+            raise
+        self._containers[container_id] = record
+        return container_id
+
+    async def start_container(self, container_id: str) -> None:
+        record = self._container(container_id)
+        directory = self._state.directory(container_id)
+        wrapper = ["unshare", "-m", "--propagation", "slave"] if record.private_mounts else []
+        arguments = [str(self._shim), str(directory), record.log_path, *wrapper, "sh", "./start.sh"]
+        record.started_at = self._clock()
+        self._state.save_container(record)
+        process = await asyncio.create_subprocess_exec(
+            "sh",
+            "-c",
+            LAUNCH,
+            "edgehive-launch",
+            *arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": _PATH},
+        )
+        await process.wait()
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
+        while Identity.load(directory / "pid") is None:
+            if asyncio.get_running_loop().time() > deadline:
+                raise RuntimeFailure("RunContainerError", "the shim did not start the command")
+            await asyncio.sleep(0.005)
+        self._watch(container_id)
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        record = self._container(container_id)
+        identity = Identity.load(self._state.directory(container_id) / "pid")
+        if identity is not None and grace > 0 and identity.alive(self._boot):
+            signal_group(identity.pid, signal.SIGTERM)
+            await self._ended_within(record, grace)
+        if self._info(record).state is State.RUNNING:
+            if identity is not None and identity.alive(self._boot):
+                signal_group(identity.pid, signal.SIGKILL)
+            for pid in container_processes(container_id):
+                send_signal(pid, signal.SIGKILL)
+            if not await self._ended_within(record, 5.0):
+                raise RuntimeFailure("KillContainerError", f'container "{record.name}" cannot be killed')
+        for pid in container_processes(container_id):
+            send_signal(pid, signal.SIGKILL)
+
+    async def _ended_within(self, record: ContainerRecord, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + seconds, 0.01
+        while self._info(record).state is State.RUNNING:
+            if (left := deadline - loop.time()) <= 0:
+                return False
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.25)
+        return True
+
+    async def remove_container(self, container_id: str) -> None:
+        self._open()
+        record = self._containers.get(container_id)
+        if record is None:
+            return
+        if self._info(record).state is State.RUNNING:
+            raise RuntimeFailure("RemoveContainerError", f'container "{record.name}" runs')
+        self._unwatch(container_id)
+        del self._containers[container_id]
+        self._release_paths(record)
+        self._state.remove_container(container_id)
+
+    def _release_paths(self, record: ContainerRecord) -> None:
+        """Remove mount points made on the host, or leave that to another container that uses them."""
+        left = []
+        for path in record.made_paths:
+            users = [
+                other
+                for other in self._containers.values()
+                if any(point == path or point.startswith(f"{path}/") for point in other.mount_points)
+            ]
+            if not users:
+                left.append(path)
+            elif path not in users[0].made_paths:
+                users[0].made_paths.append(path)
+                self._state.save_container(users[0])
+        for path in sorted(left, reverse=True):
+            with contextlib.suppress(OSError):
+                target = Path(path)
+                if target.is_dir():
+                    target.rmdir()
+                elif target.is_file() and target.stat().st_size == 0:
+                    target.unlink()
+
+    async def list_containers(self, pod_uid: str = "") -> Sequence[ContainerInfo]:
+        self._open()
+        found = (r for r in self._containers.values() if pod_uid in ("", r.labels.get(_POD_UID)))
+        return [self._info(record) for record in found]
+
+    async def container_status(self, container_id: str) -> ContainerInfo:
+        return self._info(self._container(container_id))
+
+    def _info(self, record: ContainerRecord) -> ContainerInfo:
+        state = self._observe(record)
+        return ContainerInfo(
+            id=record.id,
+            sandbox_id=record.sandbox_id,
+            name=record.name,
+            attempt=record.attempt,
+            state=state,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            exit_code=record.exit_code or 0,
+            reason=record.reason,
+            message="",
+            image=record.image,
+            image_id=IMAGE,
+            labels=record.labels,
+            annotations=record.annotations,
+            log_path=record.log_path,
+        )
+
+    def _observe(self, record: ContainerRecord) -> State:
+        if record.exit_code is not None:
+            return State.EXITED
+        if not record.started_at:
+            return State.CREATED
+        directory = self._state.directory(record.id)
+        exit_file = directory / "exit"
+        try:
+            record.exit_code = int(exit_file.read_text())
+            record.finished_at = exit_file.stat().st_mtime
+        except (OSError, ValueError):
+            identities = [Identity.load(directory / name) for name in ("shim", "pid")]
+            if any(one is not None and one.alive(self._boot) for one in identities):
+                bound_log(Path(record.log_path))
+                return State.RUNNING
+            if identities == [None, None] and self._clock() - record.started_at < _START_TIMEOUT:
+                return State.RUNNING  # the shim is about to write
+            if exit_file.exists() and exit_file.stat().st_size:
+                return self._observe(record)  # it ended between the two looks
+            # The machine was restarted, or the shim was killed: how the command ended is not known.
+            record.exit_code, record.reason = _UNKNOWN_EXIT, "ContainerStatusUnknown"
+            record.finished_at = self._clock()
+        else:
+            record.reason = "Completed" if record.exit_code == 0 else "Error"
+        self._state.save_container(record)
+        return State.EXITED
+
+    # --- the rest ---------------------------------------------------------------------------------------
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
+        record = self._container(container_id)
+        directory = self._state.directory(container_id)
+        identity = Identity.load(directory / "pid")
+        if identity is None or not identity.alive(self._boot):
+            raise RuntimeFailure("ExecFailed", f'container "{record.name}" does not run')
+        inner = ["sh", "-c", '. "$0/env.sh"; cd "$EDGEHIVE_ROOT"; exec "$@"', str(directory), *command]
+        if record.private_mounts:
+            inner = ["nsenter", "-t", str(identity.pid), "-m", *inner]
+        process = await asyncio.create_subprocess_exec(
+            *inner,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": _PATH},
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(timeout or None):
+                out, err = await process.communicate()
+        except TimeoutError as exc:
+            raise RuntimeFailure("ExecTimeout", f"the command took longer than {timeout:g} s") from exc
+        finally:
+            if process.returncode is None:
+                signal_group(process.pid, signal.SIGKILL)
+                await process.wait()
+        return ExecResult(process.returncode or 0, out, err)
+
+    async def image_status(self, image: str) -> ImageInfo | None:
+        return ImageInfo(IMAGE, [image], [], 0)
+
+    async def pull_image(self, image: str, auth: Mapping[str, str] | None = None) -> str:
+        return image
+
+    async def list_images(self) -> Sequence[ImageInfo]:
+        return []
+
+    async def remove_image(self, image: str) -> None:
+        """There are none."""
+
+    async def events(self) -> AsyncIterator[str]:
+        """Yield the uid of a pod as soon as one of its commands has ended."""
+        self._open()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            changes, self._changes = self._changes, set()
+            for uid in changes:
+                yield uid
+
+    async def close(self) -> None:
+        """Let go of the processes; they run on."""
+        for container_id in list(self._watched):
+            self._unwatch(container_id)

@@ -1,0 +1,116 @@
+"""Host files and processes as the process runtime needs them: working directories, signals, logs."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edgehive.edge.process_shim import CONTAINER_VARIABLE
+from edgehive.edge.runtime import Mount, RuntimeFailure
+
+_LOG_LIMIT = 10 << 20
+
+
+def hash_text(text: str) -> int:
+    """A stable number for a script's name."""
+    value = 0
+    for byte in text.encode():
+        value = (value * 131 + byte) & 0xFFFFFFFFFFFF
+    return value
+
+
+def guard_writes(write: Callable[[], object]) -> None:
+    """Do `write`, with a failure told as the runtime tells it."""
+    try:
+        write()
+    except OSError as exc:
+        raise RuntimeFailure("CreateContainerError", f"cannot write {exc.filename}: {exc.strerror}") from exc
+
+
+def may_unshare() -> bool:
+    """Whether this process may make private mount namespaces."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
+        return False
+    test = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True, timeout=10)
+    return test.returncode == 0
+
+
+def missing_paths(paths: Sequence[str]) -> list[str]:
+    """Return what does not exist yet of `paths` and the directories above them."""
+    missing: list[str] = []
+    for text in paths:
+        path = Path(text)
+        missing += [str(p) for p in (path, *path.parents) if not p.exists() and str(p) not in missing]
+    return missing
+
+
+def link_mounts(root: Path, mounts: Sequence[Mount]) -> None:
+    """Make every mount reachable below `root` by a symlink."""
+    for mount in sorted(mounts, key=lambda m: m.container_path):
+        link = root / mount.container_path.lstrip("/")
+        if ".." in link.parts or any(
+            parent.is_symlink() for parent in link.parents if root in parent.parents
+        ):
+            continue
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to(mount.host_path)
+
+
+def working_directory(root: Path, wanted: str) -> Path:
+    """Return the directory a command starts in, made below `root` if the host has none."""
+    if not wanted:
+        return root
+    if Path(wanted).is_dir():
+        return Path(wanted)
+    directory = root / wanted.lstrip("/")
+    if ".." in directory.parts:
+        raise RuntimeFailure("CreateContainerConfigError", f"workingDir {wanted!r} is not usable")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def user_prefix(security: Mapping[str, object]) -> list[str]:
+    """Return the command prefix that changes to the user asked for."""
+    user, group = security.get("runAsUser"), security.get("runAsGroup")
+    if os.geteuid() != 0 or not isinstance(user, int):
+        return []
+    group = group if isinstance(group, int) else user
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal one process, which may be gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal a process group, which may be gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def container_processes(container_id: str) -> list[int]:
+    """Find every process that carries the container's mark, also those that left its process group."""
+    mark = f"{CONTAINER_VARIABLE}={container_id}".encode()
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def bound_log(path: Path) -> None:
+    """Keep one older log and start the present one anew when it has grown too long.
+
+    The command holds the file open for appending, so it is emptied rather than renamed.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _LOG_LIMIT:
+            shutil.copyfile(path, path.with_name(path.name + ".1"))
+            os.truncate(path, 0)

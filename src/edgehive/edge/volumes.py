@@ -1,0 +1,183 @@
+"""The volumes of pods: made before the containers, refreshed in place while they run, removed after them.
+
+Directories are where the kubelet has them: ``<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>``. After a
+restart of edgecore the same calls find the same directories; a directory with content is never made anew.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from edgehive.edge.env import Key, PodFacts, expand
+from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_spec import Container, JsonObject, Pod, parse_quantity
+from edgehive.edge.runtime import Mount, RuntimeFailure
+from edgehive.edge.volumes_content import (
+    GENERATED,
+    Sources,
+    object_references,
+    token_requests,
+    volume_files,
+)
+from edgehive.edge.volumes_files import (
+    check_host_path,
+    has_content,
+    make_directory,
+    remove_tree,
+    set_group,
+    sub_path,
+    write_files,
+)
+from edgehive.kit.text import safe_label
+
+log = logging.getLogger(__name__)
+
+_PLUGINS = {
+    "emptyDir": "empty-dir",
+    "configMap": "configmap",
+    "secret": "secret",
+    "downwardAPI": "downward-api",
+    "projected": "projected",
+}
+_PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
+
+
+class VolumeManager:
+    """Makes, refreshes and removes volumes; calls for one pod must not overlap."""
+
+    def __init__(self, *, objects: PodObjects, root: Path, clock: Callable[[], float]) -> None:
+        self._objects = objects
+        self._pods = root / "pods"
+        self._clock = clock
+
+    async def mount(self, pod: Pod, facts: PodFacts) -> float | None:
+        """Make every volume present and up to date; return when a token must be renewed.
+
+        Raises:
+            RuntimeFailure: A volume cannot be made, with reason ``FailedMount``.
+        """
+        renew: list[float] = []
+        for volume in pod.spec.volumes:
+            name = str(volume.get("name", ""))
+            try:
+                await self._mount_one(pod, name, volume, facts, renew)
+            except RuntimeFailure as exc:
+                text = f'MountVolume.SetUp failed for volume "{name}" : {exc.message}'
+                raise RuntimeFailure("FailedMount", text) from exc
+            except OSError as exc:
+                text = f'MountVolume.SetUp failed for volume "{name}" : {exc}'
+                raise RuntimeFailure("FailedMount", text) from exc
+        return min(renew, default=None)
+
+    async def _mount_one(
+        self, pod: Pod, name: str, volume: JsonObject, facts: PodFacts, renew: list[float]
+    ) -> None:
+        if "hostPath" in volume:
+            source = volume["hostPath"]
+            check_host_path(Path(str(source.get("path", "/"))), str(source.get("type", "")))
+            return
+        directory = self.directory(pod, volume)
+        group = pod.spec.security_context.get("fsGroup")
+        if not any(kind in volume for kind in GENERATED):
+            source = volume.get("emptyDir") or {}
+            memory = source.get("medium") == "Memory"
+            size = int(parse_quantity(source.get("sizeLimit", 0)))
+            fresh = not directory.exists()
+            make_directory(directory, 0o777, tmpfs=memory, size=size)
+            if fresh and isinstance(group, int):
+                set_group(directory, group)
+            return
+        try:
+            sources = await self._sources(pod, volume, renew)
+            files = volume_files(pod, volume, sources, facts)
+        except RuntimeFailure as exc:
+            if not has_content(directory):
+                raise
+            # What was mounted stays as it was: the cloud is away, or the object was deleted under a running pod.
+            log.warning("pod %s: volume %s is not refreshed: %s", safe_label(pod.key), safe_label(name), exc)
+            renew.append(self._clock() + 60)
+            return
+        private = "secret" in volume or "projected" in volume
+        make_directory(directory, 0o755, tmpfs=private)
+        if write_files(directory, files, group if isinstance(group, int) else None):
+            log.info("pod %s: volume %s written", safe_label(pod.key), safe_label(name))
+
+    async def _sources(self, pod: Pod, volume: JsonObject, renew: list[float]) -> Sources:
+        sources = Sources()
+        for kind, name in object_references(volume):
+            found = await self._objects.get(kind, pod.metadata.namespace, name)
+            if found is not None:
+                sources.objects[kind, name] = found
+        for request in token_requests(volume):
+            token, renew_at = await self._objects.token(
+                pod, request.audience, request.expiration, self._clock()
+            )
+            sources.tokens[request] = token
+            renew.append(renew_at)
+        return sources
+
+    def directory(self, pod: Pod, volume: JsonObject) -> Path:
+        """Return where `volume` is on this node.
+
+        Raises:
+            RuntimeFailure: This kind of volume is not known here.
+        """
+        if "hostPath" in volume:
+            return Path(str(volume["hostPath"].get("path", "/")))
+        for kind, plugin in _PLUGINS.items():
+            if kind in volume:
+                name = str(volume.get("name", ""))
+                return self._pods / pod.uid / "volumes" / f"kubernetes.io~{plugin}" / name
+        known = sorted(set(volume) - {"name"})
+        raise RuntimeFailure(
+            "FailedMount", f"volumes of kind {', '.join(known)} are not supported on this node"
+        )
+
+    def mounts(self, pod: Pod, container: Container, env: Mapping[str, str]) -> list[Mount]:
+        """Return the mounts of `container`; `mount` has succeeded before.
+
+        Raises:
+            RuntimeFailure: A mount names no volume, or its subPath leads out of it.
+        """
+        volumes = {str(volume.get("name", "")): volume for volume in pod.spec.volumes}
+        result = []
+        for one in container.volume_mounts:
+            volume = volumes.get(one.name)
+            if volume is None:
+                raise RuntimeFailure("CreateContainerConfigError", f"there is no volume {one.name!r}")
+            path = self.directory(pod, volume)
+            relative = expand(one.sub_path_expr, env) if one.sub_path_expr else one.sub_path
+            if relative:
+                generated = any(kind in volume for kind in GENERATED)
+                path = sub_path(path, relative, create=not generated)
+            result.append(
+                Mount(
+                    str(path),
+                    one.mount_path,
+                    one.read_only or any(kind in volume for kind in GENERATED),
+                    _PROPAGATION.get(one.mount_propagation, ""),
+                )
+            )
+        return result
+
+    def teardown(self, uid: str) -> None:
+        """Remove everything on disk of a pod of which nothing runs.
+
+        Raises:
+            RuntimeFailure: Something could not be removed.
+        """
+        try:
+            remove_tree(self._pods / uid)
+        except OSError as exc:
+            raise RuntimeFailure("FailedUnmount", f"cannot remove the volumes: {exc}") from exc
+
+    def known(self) -> Iterator[str]:
+        """Yield the uids of pods that have a directory here."""
+        if self._pods.is_dir():
+            for entry in self._pods.iterdir():
+                yield entry.name
+
+
+def referenced_objects(pod: Pod) -> set[Key]:
+    """Return the configmaps and secrets that the pod's volumes show."""
+    return {key for volume in pod.spec.volumes for key in object_references(volume)}

@@ -1,0 +1,156 @@
+"""Volume directories on disk: content that changes in one step, tmpfs, removal.
+
+A volume's files are symlinks through ``..data``, which points to a directory with a time in its name; an update
+writes a new directory and swaps that one link, so a reader sees all of the old or all of the new. The volume's own
+directory is never replaced: containers have it mounted.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgehive.edge.runtime import RuntimeFailure
+from edgehive.edge.volumes_content import FileContent
+
+DATA = "..data"
+
+
+def write_files(directory: Path, files: Mapping[str, FileContent], group: int | None = None) -> bool:
+    """Make `directory` show exactly `files`; return whether anything had to change."""
+    link = directory / DATA
+    if link.is_symlink() and _shows(directory, files):
+        return False
+    stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + secrets.token_hex(5)
+    fresh = directory / stamp
+    fresh.mkdir(mode=0o755)
+    for path, content in files.items():
+        target = fresh / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = content.mode if group is None else content.mode | (content.mode & 0o600) >> 3
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(content.data)
+            os.fchmod(descriptor, mode)
+            if group is not None:
+                os.fchown(descriptor, -1, group)
+    old = link.readlink().name if link.is_symlink() else ""
+    temporary = directory / "..data_tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(stamp)
+    temporary.rename(link)
+    tops = {path.partition("/")[0] for path in files}
+    for top in tops:
+        if not (directory / top).is_symlink():
+            (directory / top).symlink_to(f"{DATA}/{top}")
+    for entry in directory.iterdir():
+        if entry.name in tops or entry.name in (DATA, stamp):
+            continue
+        if entry.is_symlink():
+            entry.unlink()
+        elif entry.name == old or entry.name.startswith(".."):
+            shutil.rmtree(entry, ignore_errors=True)
+    return True
+
+
+def _shows(directory: Path, files: Mapping[str, FileContent]) -> bool:
+    base = directory / DATA
+    present = {str(Path(root, name).relative_to(base)) for root, _, names in os.walk(base) for name in names}
+    if present != set(files):
+        return False
+    return all((base / path).read_bytes() == content.data for path, content in files.items())
+
+
+def has_content(directory: Path) -> bool:
+    """Whether `write_files` has completed there before."""
+    return (directory / DATA).is_symlink()
+
+
+def make_directory(directory: Path, mode: int, *, tmpfs: bool = False, size: int = 0) -> None:
+    """Create `directory` if it is not there; on a tmpfs of its own if asked and permitted.
+
+    A directory that has content is left alone: a container may have it mounted.
+    """
+    fresh = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    if tmpfs and os.geteuid() == 0 and not directory.is_mount() and not any(directory.iterdir()):
+        options = f"mode={mode:o}" + (f",size={size}" if size else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]
+        subprocess.run(command, check=False, capture_output=True, timeout=10)
+    if fresh:
+        directory.chmod(mode)
+
+
+def set_group(directory: Path, group: int) -> None:
+    """Give a writable volume to the pod's fsGroup."""
+    os.chown(directory, -1, group)
+    directory.chmod(0o2775)
+
+
+def remove_tree(directory: Path) -> None:
+    """Unmount and delete everything below and including `directory`.
+
+    Raises:
+        OSError: Something could not be removed; nothing outside a mount was followed.
+    """
+    if not directory.exists():
+        return
+    if os.geteuid() == 0:
+        with Path("/proc/self/mounts").open() as table:
+            mounts = [line.split()[1].encode().decode("unicode_escape") for line in table]
+        for mount in sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True):
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=10)
+    shutil.rmtree(directory)
+
+
+_HOST_TYPES = {
+    "Directory": (Path.is_dir, "a directory"),
+    "DirectoryOrCreate": (Path.is_dir, "a directory"),
+    "File": (Path.is_file, "a file"),
+    "FileOrCreate": (Path.is_file, "a file"),
+    "Socket": (Path.is_socket, "a socket"),
+    "CharDevice": (Path.is_char_device, "a character device"),
+    "BlockDevice": (Path.is_block_device, "a block device"),
+}
+
+
+def check_host_path(path: Path, kind: str) -> None:
+    """Check, or create, a hostPath volume.
+
+    Raises:
+        RuntimeFailure: It is not what the pod says it is.
+    """
+    if not kind:
+        return
+    if kind not in _HOST_TYPES:
+        raise RuntimeFailure("FailedMount", f"unknown hostPath type {kind!r}")
+    if not path.exists():
+        if kind == "DirectoryOrCreate":
+            path.mkdir(parents=True, mode=0o755)
+        elif kind == "FileOrCreate":
+            path.touch(mode=0o644)
+    test, what = _HOST_TYPES[kind]
+    if not test(path):
+        raise RuntimeFailure("FailedMount", f"hostPath type check failed: {path} is not {what}")
+
+
+def sub_path(base: Path, relative: str, *, create: bool) -> Path:
+    """Return `relative` below `base`, also when it is a symlink; made as a directory when it is missing.
+
+    Raises:
+        RuntimeFailure: It leads out of the volume, or it is not there.
+    """
+    if relative.startswith("/") or ".." in relative.split("/"):
+        raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} must stay in the volume")
+    home = base.resolve()
+    target = (base / relative).resolve()
+    if target != home and home not in target.parents:
+        raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} leads out of the volume")
+    if not target.exists():
+        if not create:
+            raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} is not in the volume")
+        target.mkdir(parents=True, mode=0o755)
+    return target
