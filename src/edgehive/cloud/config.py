@@ -54,10 +54,10 @@ class KubeAPIConfig(Section, frozen=True):
     """URL of the API server; overrides the one in the kubeconfig."""
     content_type: str = "application/vnd.kubernetes.protobuf"
     """Read but not used, as in KubeEdge: edgehive speaks JSON."""
-    qps: Natural = 2500
-    """Read but not used: requests are bounded by what is in flight, not by a rate."""
-    burst: Natural = 5000
-    """As `qps`."""
+    qps: Positive = 2500
+    """Requests a second to the API server, on average. (KubeEdge overwrites it with 5 times the node limit.)"""
+    burst: Positive = 5000
+    """Requests that may be made at once above that."""
     kube_config: str = ""
     """Path of a kubeconfig; empty with an empty `master` means in-cluster."""
 

@@ -193,7 +193,18 @@ def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
     for fine, key, message in checks:
         if not fine:
             raise UserError(f"{origin}: {key}: {message}", hint=_HINT)
-    return []
+    modules = config.modules
+    absent = {
+        "cloudStream": modules.cloud_stream.enable,
+        "router": modules.router.enable,
+        "dynamicController": modules.dynamic_controller.enable,
+        "taskManager": modules.task_manager.enable,
+    }
+    return [
+        f"modules.{name}.enable: this cloudcore does not have the module; it stays off"
+        for name, enabled in absent.items()
+        if enabled
+    ]
 
 
 def _stream_checks(stream: CloudStream) -> list[tuple[bool, str, str]]:

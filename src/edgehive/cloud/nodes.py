@@ -17,7 +17,7 @@ from edgehive.cloud.upstream import order_key
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.wire.classify import EDGE_CONTROLLER
-from edgehive.wire.cloudnode import CloudNode, World
+from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown, World
 from edgehive.wire.message import Message
 from edgehive.wire.objectsync import SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 Handle = Callable[[str, Message], Awaitable[tuple[Message, ...]]]
 """Carries out a request of a node and gives the answers."""
+
+Fetch = Callable[[SyncRecord], Awaitable[CachedObject | Missing | Unknown]]
+"""Asks the API server itself for the object of a record."""
 
 Route = Callable[[str, Message], None]
 """Hands a message of a node to some other module, at once."""
@@ -104,6 +107,7 @@ class NodeTable:
         writer: SyncWriter,
         stamp: Stamp,
         handle: Handle,
+        fetch: Fetch,
         routes: Mapping[str, Route],
         ca_pem: Callable[[], str],
         on_plan: Callable[[], None],
@@ -118,6 +122,7 @@ class NodeTable:
         self._writer = writer
         self._stamp = stamp
         self._handle = handle
+        self._fetch = fetch
         self._routes = routes
         self._ca_pem = ca_pem
         self._on_plan = on_plan
@@ -282,6 +287,12 @@ class NodeTable:
             entry.core.record_created(record, self._now())
             self._settle(entry)
 
+    def record_refused(self, record: SyncRecord) -> None:
+        """The API server will not take a record."""
+        entry = self._entries.get(record.key.node)
+        if entry is not None:
+            entry.core.record_refused(record)
+
     def node_gone(self, node: str) -> None:
         """The Node object was deleted: its connection ends, as in the original; the edge registers again."""
         entry = self._entries.get(node)
@@ -290,8 +301,8 @@ class NodeTable:
         if entry.link is not None:
             entry.link.session.close("the Node object was deleted")
             self._settle(entry)
-        elif self._entries.pop(node, None) is not None and self._timers is not None:
-            self._timers.remove(entry)
+        else:
+            self._forget(entry)
 
     # -- driving
 
@@ -327,9 +338,24 @@ class NodeTable:
             frames = link.frames(self._now()) if self._group is not None else []
             if frames:
                 self._start(self._flush(entry, link, frames))
+        if self._group is not None:
+            for record in entry.core.checks():
+                self._start(self._check(entry, record))
         self._on_plan()
         if self._timers is not None:
             self._timers.update(entry)
+        if entry.link is None and entry.core.idle:
+            self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
+        self._entries.pop(entry.core.node, None)
+        if self._timers is not None:
+            self._timers.remove(entry)
+
+    async def _check(self, entry: _Entry, record: SyncRecord) -> None:
+        found = await self._fetch(record)
+        entry.core.checked(record, found, self._now())
+        self._settle(entry)
 
     async def _flush(self, entry: _Entry, link: NodeLink, frames: list[bytes]) -> None:
         await link.write(frames)

@@ -43,6 +43,10 @@ class Nodes(Protocol):
         """The API server has a record that the writer was asked to create."""
         ...
 
+    def record_refused(self, record: SyncRecord) -> None:
+        """The API server will not take the record."""
+        ...
+
 
 class SyncController:
     """Carries out the plan of a `SyncWriter`."""
@@ -102,6 +106,8 @@ class SyncController:
                     "; will try again" if again else "",
                 )
             self._failing = self._failing or code != 404
+            if isinstance(write, CreateSync) and not again:
+                self._nodes().record_refused(write.record)
         else:
             self._failing = False
             self._writer.done(write, loop.time())

@@ -7,10 +7,12 @@ import msgspec
 
 from edgehive.aio.informer import Informer
 from edgehive.cloud.location import LocationIndex
-from edgehive.kit.errors import ProtocolError
-from edgehive.kube.api import KubeApi
+from edgehive.kit.errors import EdgehiveError, ProtocolError
+from edgehive.kube.api import KubeApi, WriteOptions
 from edgehive.kube.reflector import CachedObject as Cached
+from edgehive.kube.reflector import decode_cached
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CONFIGMAPS, GVR, NODES, OBJECTSYNCS, PODS, SECRETS
+from edgehive.kube.status import ApiStatus
 from edgehive.wire.cloudnode import CachedObject, Missing, Unknown
 from edgehive.wire.objectsync import SyncKey, SyncRecord, parse_sync, sync_object
 
@@ -94,7 +96,10 @@ class SyncRecords:
 class ClusterView:
     """Speaks `wire.cloudnode.World` over the caches."""
 
-    def __init__(self, *, caches: Caches, location: LocationIndex, records: SyncRecords) -> None:
+    def __init__(
+        self, *, api: KubeApi, caches: Caches, location: LocationIndex, records: SyncRecords
+    ) -> None:
+        self._api = api
         self._caches = caches
         self._location = location
         self._records = records
@@ -131,10 +136,27 @@ class ClusterView:
             return None
         return self._records.of(node)
 
+    async def fetch(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
+        """Ask the API server itself for the object of `record`; `Unknown` if it cannot be asked."""
+        gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
+        if gvr is None:
+            return Unknown()
+        options = WriteOptions(namespace=record.key.namespace)
+        try:
+            return self._convert(gvr, decode_cached(await self._api.get(gvr, record.object_name, options)))
+        except ApiStatus as exc:
+            return Missing() if exc.code == 404 else Unknown()
+        except EdgehiveError:
+            return Unknown()
+
     def raw(self, gvr: GVR, namespace: str, name: str) -> bytes | None:
         """An object as the API server sent it."""
         found = self._caches.of(gvr).get(namespace, name)
         return found.raw if found is not None else None
+
+    def raw_node(self, name: str) -> bytes | None:
+        """A Node as the API server sent it."""
+        return self.raw(NODES, "", name)
 
     def node_of(self, namespace: str, name: str) -> str | None:
         """The node a pod is on; ``None`` when it is not known."""

@@ -1,0 +1,334 @@
+"""cloudcore: everything wired together by hand, and run."""
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from edgehive.aio.http import Handler, HttpServer
+from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
+from edgehive.aio.kubeclient import KubeClient
+from edgehive.aio.supervise import Service, supervise
+from edgehive.cloud.config import CloudCoreConfig
+from edgehive.cloud.config_load import local_address, split_address
+from edgehive.cloud.crds import ensure_crds
+from edgehive.cloud.downstream import Downstream
+from edgehive.cloud.events import NodeEvents
+from edgehive.cloud.https import EnrollmentApi, LegacyReport
+from edgehive.cloud.hub import CloudHub
+from edgehive.cloud.location import LocationIndex
+from edgehive.cloud.monitor import CloudMetrics, Monitor
+from edgehive.cloud.nodes import NodeSettings, NodeTable
+from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
+from edgehive.cloud.secrets import SecretStore
+from edgehive.cloud.sessions import SessionDirectory
+from edgehive.cloud.synccontroller import SyncController
+from edgehive.cloud.tls import https_context, hub_context
+from edgehive.cloud.upstream import EdgeController
+from edgehive.cloud.upstream_nodes import NodeRequests
+from edgehive.cloud.upstream_objects import ObjectRequests
+from edgehive.cloud.upstream_pods import PodRequests
+from edgehive.cloud.world import Caches, ClusterView, SyncRecords
+from edgehive.kit.backoff import Backoff
+from edgehive.kit.errors import Unreachable, UserError
+from edgehive.kube.api import KubeApi
+from edgehive.kube.kubeconfig import KubeConfig
+from edgehive.kube.status import ApiStatus
+from edgehive.wire.objectsync import SyncWriter
+from edgehive.wire.pool import PoolLimits
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports that were bound; 0 where there is none."""
+
+    websocket: int = 0
+    https: int = 0
+    monitor: int = 0
+
+
+class CloudCore:
+    """One cloudcore process."""
+
+    def __init__(
+        self,
+        config: CloudCoreConfig,
+        *,
+        on_ready: Callable[[str], None] | None = None,
+        api: KubeApi | None = None,
+        kubernetes_ca: str = "",
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the configuration; `api` and `kubernetes_ca` are found by it unless they are given."""
+        self._config: Final = config
+        self._on_ready = on_ready
+        self._api = api
+        self._kubernetes_ca = kubernetes_ca
+        self._wall = wall
+        self.ports = Ports()
+        """Where this process can be reached, once it is ready."""
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            UserError: the configuration does not fit this machine or cluster.
+        """
+        if self._api is not None:
+            await self._run(self._api)
+            return
+        kube = _kube_config(self._config)
+        self._kubernetes_ca = kube.ca_pem.decode("ascii", "replace")
+        settings = self._config.kube_api_config
+        client = KubeClient(kube, user_agent="cloudcore", qps=settings.qps, burst=settings.burst)
+        async with client:
+            await self._run(client)
+
+    async def _run(self, api: KubeApi) -> None:
+        secrets = SecretStore(api=api)
+        pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
+        await _persist(lambda: ensure_crds(api, install=self._config.edgehive.install_crds))
+        keys = await _persist(pki.load)
+        parts = _Parts(self._config, api, keys, self._kubernetes_ca, self._wall)
+        hours = self._config.modules.cloud_hub.token_refresh_duration
+        tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
+        services = [
+            *(Service(f"watch {i.gvr}", i.run) for i in parts.caches.all()),
+            Service("nodes", parts.nodes.run),
+            Service("records", parts.sync.run),
+            Service("join token", tokens.run),
+            *(await self._ports(parts)),
+        ]
+        if self._config.modules.sync_controller.enable:
+            services.append(Service("orphaned records", parts.sync.run_cleanup))
+        await supervise(*services)
+
+    async def _ports(self, parts: "_Parts") -> list[Service]:
+        hub = self._config.modules.cloud_hub
+        services: list[Service] = []
+        https_port = 0
+        if hub.enable and hub.https.enable:
+            https_port, service = await _http(
+                "https", parts.enrollment.handle, hub.https.address, hub.https.port, parts.keys
+            )
+            services.append(service)
+        bind = split_address(self._config.common_config.monitor_server.bind_address)
+        assert bind is not None, "checked by the configuration"
+        monitor_port, service = await _http("monitor", parts.monitor.handle, *bind)
+        services.append(service)
+        self.ports = Ports(0, https_port, monitor_port)
+        services.append(Service("hub", lambda: self._hub(parts)))
+        return services
+
+    async def _hub(self, parts: "_Parts") -> None:
+        """Take connections once the caches are complete: a node must not be judged by half a picture."""
+        await parts.caches.synced()
+        where = self._config.modules.cloud_hub.websocket
+        if parts.hub is None:
+            log.info("ready, without a hub")
+            self._announce("the hub is switched off")
+            await asyncio.get_running_loop().create_future()
+            return
+        try:
+            port = parts.hub.listen(where.address, where.port)
+        except OSError as exc:
+            raise _port_error("websocket", where.address, where.port, exc) from exc
+        self.ports = replace(self.ports, websocket=port)
+        parts.listening = True
+        log.info(
+            "ready: websocket %s:%d, https port %d, monitor port %d",
+            where.address,
+            port,
+            self.ports.https,
+            self.ports.monitor,
+        )
+        self._announce(f"edges connect to port {port}")
+        try:
+            await parts.hub.run()
+        finally:
+            parts.listening = False
+
+    def _announce(self, status: str) -> None:
+        if self._on_ready is not None:
+            self._on_ready(status)
+
+
+class _Parts:
+    """The parts of one run, each given what it needs."""
+
+    def __init__(
+        self,
+        config: CloudCoreConfig,
+        api: KubeApi,
+        keys: CloudKeys,
+        kubernetes_ca: str,
+        wall: Callable[[], float],
+    ) -> None:
+        hub, own = config.modules.cloud_hub, config.edgehive
+        address = local_address()
+        self.keys = keys
+        self.listening = False
+        self._wall = wall
+        self._kubernetes_ca = kubernetes_ca
+        self.caches = Caches(api=api)
+        self.records = SyncRecords()
+        location = LocationIndex()
+        self.view = ClusterView(api=api, caches=self.caches, location=location, records=self.records)
+        self.writer = SyncWriter(interval=own.delivery.record_interval)
+        self.sync = SyncController(
+            api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes
+        )
+        self.controller = self._controller(config, api, address)
+        self.nodes = NodeTable(
+            world=self.view,
+            writer=self.writer,
+            stamp=self.stamp,
+            handle=self.controller.handle,
+            fetch=self.view.fetch,
+            routes={},
+            ca_pem=lambda: self._kubernetes_ca,
+            on_plan=self.sync.plan_changed,
+            settings=NodeSettings(
+                keepalive=float(hub.keepalive_interval),
+                write_timeout=float(hub.write_timeout),
+                reconcile_every=own.delivery.reconcile_interval,
+                limits=PoolLimits(window=own.delivery.window),
+            ),
+        )
+        self.downstream = Downstream(
+            caches=self.caches,
+            location=location,
+            records=self.records,
+            recipients=self.nodes,
+            stamp=self.stamp,
+        )
+        self.downstream.start()
+        ca_pem = keys.ca.cert_pem
+        self.hub = (
+            CloudHub(nodes=self.nodes, tls=hub_context(keys.server, ca_pem), node_limit=hub.node_limit)
+            if hub.enable
+            else None
+        )
+        self.enrollment = EnrollmentApi(
+            api=api,
+            ca=keys.ca,
+            sessions=SessionDirectory(
+                api=api, here=self.nodes.connected, nodes=self.caches.nodes, address=address, wall=wall
+            ),
+            events=NodeEvents(api=api, wall=wall, new_id=lambda: str(uuid.uuid4())),
+            report=_ignore_report,
+            wall=wall,
+            certificate_days=hub.edge_cert_signing_duration,
+            allow_rejoin=own.enrollment.allow_rejoin,
+        )
+        metrics = CloudMetrics(
+            nodes=self.nodes,
+            hub=self.hub,
+            enrollment=self.enrollment,
+            controller=self.controller,
+            sync=self.sync,
+            writer=self.writer,
+            records=self.records,
+        )
+        self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking)
+
+    def _controller(self, config: CloudCoreConfig, api: KubeApi, address: str) -> EdgeController:
+        return EdgeController(
+            nodes=NodeRequests(
+                api=api,
+                address=address,
+                lookup=lambda name: self.view.raw_node(name),
+                exists=lambda node: self.downstream.send_node(node),
+                now=self._now,
+                stale_after=self._stale(config.modules.edge_controller.node_update_frequency),
+            ),
+            pods=PodRequests(api=api, node_of=self.view.node_of, now=self._now),
+            objects=ObjectRequests(api=api, lookup=self.view.raw, node_of=self.view.node_of),
+            stamp=self.stamp,
+            impersonate=config.modules.cloud_hub.authorization.enforced,
+        )
+
+    def stamp(self) -> tuple[str, int]:
+        """A new message id and the time in milliseconds."""
+        return str(uuid.uuid4()), int(self._wall() * 1000)
+
+    def _now(self) -> str:
+        return datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _stale(self, seconds: int) -> Callable[[str], bool]:
+        def stale(text: str) -> bool:
+            try:
+                when = datetime.datetime.fromisoformat(text)
+            except ValueError:
+                return True
+            when = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+            return self._wall() - when.timestamp() > seconds
+
+        return stale
+
+    def _lacking(self) -> list[str]:
+        lacking = [f"watching {i.gvr}" for i in self.caches.all() if not i.has_synced]
+        return lacking if self.listening or self.hub is None else [*lacking, "listening for edges"]
+
+
+def _kube_config(config: CloudCoreConfig) -> KubeConfig:
+    wanted = config.kube_api_config
+    if wanted.kube_config:
+        found = load_kubeconfig(wanted.kube_config)
+    elif wanted.master:
+        return KubeConfig(server=wanted.master.rstrip("/"))
+    else:
+        found = load_in_cluster()
+    return replace(found, server=wanted.master.rstrip("/")) if wanted.master else found
+
+
+async def _http(
+    name: str, handler: Handler, host: str, port: int, keys: CloudKeys | None = None
+) -> tuple[int, Service]:
+    tls = https_context(keys.server, keys.ca.cert_pem) if keys is not None else None
+    server = HttpServer(handler, name=name, tls=tls)
+    try:
+        bound = await server.listen(host, port)
+    except OSError as exc:
+        raise _port_error(name, host, port, exc) from exc
+    return bound, Service(name, server.run)
+
+
+def _port_error(name: str, host: str, port: int, exc: OSError) -> UserError:
+    return UserError(
+        f"the {name} port {host}:{port} cannot be opened: {exc.strerror or exc}",
+        hint="another cloudcore may be running; ports are set in the configuration file",
+    )
+
+
+async def _persist(step: Callable[[], Awaitable[_T]]) -> _T:
+    """Carry out a step of the start, waiting for an API server that is not there yet."""
+    backoff = Backoff(0.5, 15.0, jitter=0.2, rng=random.random)
+    while True:
+        try:
+            return await step()
+        except Unreachable as exc:
+            problem: Exception = exc
+        except ApiStatus as exc:
+            if exc.code not in (408, 409, 429, 500, 502, 503, 504):
+                raise UserError(
+                    f"the API server refuses what cloudcore needs: {exc}",
+                    hint="cloudcore's account needs the rights of KubeEdge's ClusterRole",
+                ) from exc
+            problem = exc
+        delay = backoff.next()
+        log.warning("%s; again in %.1f s", problem, delay)
+        await asyncio.sleep(delay)
+
+
+def _ignore_report(report: LegacyReport) -> None:
+    log.info("a report of an old edge about %s is ignored: no task manager runs", report.task_type)
