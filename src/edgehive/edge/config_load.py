@@ -6,7 +6,6 @@ KubeEdge makes too: a join token that was used is blanked (`forget_token`), here
 other byte.
 """
 
-import difflib
 import logging
 import os
 import re
@@ -105,6 +104,8 @@ def _adopt(data: Mapping[Any, Any], kind: type, path: str, warnings: list[str]) 
     for key, value in data.items():
         name = key if key in fields else by_case.get(str(key).lower())
         if name is None:
+            import difflib  # seldom needed
+
             near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
             meant = f"; did you mean {path}{near[0]}?" if near else ""
             warnings.append(f"unknown key {path}{safe_label(key)} is ignored{meant}")

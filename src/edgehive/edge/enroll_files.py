@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -11,17 +10,21 @@ PRIVATE = 0o600
 def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Put `data` at `path`: written aside, flushed to the disk, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # (The `tempfile` module costs edgecore a megabyte.)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).replace(path)
+        aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(aside).unlink()
+            aside.unlink()
         raise
     sync_directory(path.parent)
 

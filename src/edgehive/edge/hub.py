@@ -29,11 +29,16 @@ from edgehive.wire.edgelink import (
 from edgehive.wire.endpoint import upgrade_headers, upgrade_path
 from edgehive.wire.message import Message
 from edgehive.wire.outbox import Entry, Settled
+from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 
 _PAUSE_AT = 256
 _RESUME_AT = 64
+
+CONNECT = "connect"
+CONNECTION_RESOURCE = "node/connection"
+"""Operation and resource of the notice that tells other modules of the link; it never crosses the wire."""
 
 Route = Callable[[Message], Awaitable[None]]
 
@@ -63,12 +68,14 @@ class EdgeHub:
         link: EdgeLink,
         tls: Callable[[], ssl.SSLContext],
         now: Callable[[], float],
+        stamp: Stamp,
         route: Route,
     ) -> None:
         self._endpoint = endpoint
         self._link = link
         self._tls = tls
         self._now = now
+        self._stamp = stamp
         self._route = route
         self._wake = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -78,7 +85,8 @@ class EdgeHub:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._on_connection: list[Callable[[bool], None]] = []
         self._on_settled: list[Callable[[Settled], None]] = []
-        self._last_reason = ""
+        self.last_problem = ""
+        """Why the link is down, for people."""
         self.connected = False
 
     # what the others call
@@ -217,17 +225,38 @@ class EdgeHub:
                 connection.send(frame)
 
     def _connection_changed(self, up: bool, reason: str) -> None:
-        if up != self.connected or reason != self._last_reason:
-            log.log(logging.INFO if up else logging.WARNING, "cloud link: %s", safe_label(reason, 300))
-        self._last_reason = reason
+        if up:
+            log.info("cloud link: %s", reason)
+            self.last_problem = ""
+        else:
+            self._complain(reason)
         if not up and self._connection is not None:
             connection, self._connection = self._connection, None
             connection.end(reason)
         if up == self.connected:
             return
         self.connected = up
+        self._inbound.append(self._connection_notice(up))
+        self._arrived.set()
         for changed in self._on_connection:
             changed(up)
+
+    def _complain(self, reason: str) -> None:
+        """Log why the link is down, once until the reason changes."""
+        if reason != self.last_problem:
+            log.warning("cloud link: %s", safe_label(reason, 300))
+            self.last_problem = reason
+
+    def _connection_notice(self, up: bool) -> Message:
+        new_id, timestamp = self._stamp()
+        return Message(
+            id=new_id,
+            timestamp=timestamp,
+            operation=CONNECT,
+            resource=CONNECTION_RESOURCE,
+            content=b'"cloud_connected"' if up else b'"cloud_disconnected"',
+            source="edgehub",
+        )
 
     async def _dial(self) -> None:
         endpoint = self._endpoint
@@ -243,8 +272,6 @@ class EdgeHub:
             headers=upgrade_headers(endpoint.project, endpoint.node),
             write_deadline=endpoint.write_deadline,
         )
-        if self._connection is not None:
-            self._connection.end("replaced by a newer connection")
         self._connection = connection
         try:
             await connection.dial(
@@ -288,6 +315,8 @@ class EdgeHub:
         """The connection is gone, perhaps before it was open."""
         if connection is self._connection:
             self._connection = None
+            if not self.connected:
+                self._complain(reason)
             self._link.receive_closed(reason, self._now())
             self._wake.set()
 

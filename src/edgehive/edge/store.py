@@ -53,7 +53,7 @@ class EdgeStore:
             StorageError: it cannot be opened or is damaged.
             UserError: another edgecore has it open.
         """
-        with _translated(), contextlib.ExitStack() as undo:
+        with _translated(f"the database {path}"), contextlib.ExitStack() as undo:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _lock(path)
@@ -75,6 +75,15 @@ class EdgeStore:
         """Close the database."""
         self._db.close()
         os.close(self._lock)
+
+    def limit_pages(self, pages: int) -> None:
+        """Bound the database file (in pages of 4 KiB); 0 means not larger than it is now."""
+        with _translated():
+            self._db.execute(f"PRAGMA max_page_count={int(pages) or self._page_count()}")
+
+    def _page_count(self) -> int:
+        (count,) = self._db.execute("PRAGMA page_count").fetchone()
+        return int(count)
 
     # meta
 
@@ -143,11 +152,11 @@ class EdgeStore:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(what: str = "the local database") -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        raise StorageError(f"the local database refused: {exc}") from exc
+        raise StorageError(f"{what} refused: {exc}") from exc
 
 
 def _row(columns: tuple[str, str, str | bytes]) -> Row:

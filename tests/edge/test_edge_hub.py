@@ -1,0 +1,428 @@
+"""EdgeHub and MetaManager against a real TLS WebSocket server: the link, ACKs, the database, restarts."""
+
+import asyncio
+import json
+import random
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgehive.beehive.hive import Hive, Module
+from edgehive.edge.app import stamp
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.config_load import split_address
+from edgehive.edge.enroll import Enroller
+from edgehive.edge.hub import EdgeHub, Endpoint
+from edgehive.edge.hub_routes import Routes
+from edgehive.edge.metaclient import Change, Failed, Ok, PodChange
+from edgehive.edge.metamanager import MetaManager
+from edgehive.edge.store import EdgeStore
+from edgehive.kit.errors import StorageError, UserError
+from edgehive.wire.edgelink import EdgeLink, LinkOptions
+from edgehive.wire.message import Message
+from edgehive.wire.outbox import Outbox
+
+NODE = "edge-1"
+POD = "default/pod/web"
+
+
+def pod(version: int, *, uid: str = "u1", node: str = NODE, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "web",
+            "namespace": "default",
+            "uid": uid,
+            "resourceVersion": str(version),
+            **metadata,
+        },
+        "spec": {"nodeName": node, "containers": [{"name": "c"}]},
+        "status": {},
+    }
+
+
+class Edge:
+    def __init__(self, config: EdgeCoreConfig, **options: Any) -> None:
+        self.store = EdgeStore(Path(config.database.data_source))
+        self.hive: Hive[Message] = Hive()
+        self.seen: list[Message] = []
+        self.outbox = Outbox(store=self.store)
+        host, port = split_address(config.modules.edge_hub.websocket.server)
+        enroller = Enroller(node=NODE, config=config.modules.edge_hub, now=time.time, rng=random.random)
+        identity = enroller.current()
+        assert identity is not None
+        self.hub = EdgeHub(
+            endpoint=Endpoint(host=host, port=port, project="p", node=NODE),
+            link=EdgeLink(
+                now=time.monotonic(),
+                stamp=stamp,
+                rng=random.random,
+                outbox=self.outbox,
+                options=LinkOptions(reconnect=0.02, **options),
+            ),
+            tls=identity.client_context,
+            now=time.monotonic,
+            stamp=stamp,
+            route=Routes(self.hive),
+        )
+        self.meta = MetaManager(
+            node=NODE, store=self.store, cloud=self.hub, stamp=stamp, wall=time.time, query_timeout=5
+        )
+        self.changes: list[PodChange] = []
+        self.objects: list[tuple[str, str, str]] = []
+        self.meta.subscribe_pods(self.changes.append)
+        self.meta.subscribe_objects(lambda *what: self.objects.append(what))
+        self.hive.add(Module("metamanager", self.meta.receive, frozenset({"meta"})))
+        self.links: asyncio.Queue[bool] = asyncio.Queue()
+        self.hub.on_connection(self.links.put_nowait)
+
+    async def linked(self, up: bool = True) -> None:
+        async with asyncio.timeout(5):
+            while await self.links.get() != up:
+                pass
+
+
+@asynccontextmanager
+async def running(config: EdgeCoreConfig, **options: Any) -> AsyncIterator[Edge]:
+    edge = Edge(config, **options)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(edge.hive.run()), group.create_task(edge.hub.run())]
+            try:
+                yield edge
+            finally:
+                for task in tasks:
+                    task.cancel()
+    finally:
+        edge.store.close()
+
+
+@pytest.fixture
+def config(cloud: Any) -> EdgeCoreConfig:
+    made: EdgeCoreConfig = cloud.config()
+    cloud.install(made)
+    return made
+
+
+async def test_keepalive_comes_at_once_and_every_heartbeat(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config, heartbeat=0.05) as edge:
+        await edge.linked()
+        first = await cloud.message("keepalive", "node")
+        assert (first.source, first.group, first.content) == ("websocket", "resource", b'"ping"')
+        await cloud.message("keepalive", "node", 3)
+
+
+async def test_a_pod_is_durable_before_its_ack_and_edged_hears_of_it(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        sent = await cloud.push("insert", POD, pod(5), version=5)
+        ack = await cloud.ack_of(sent)
+        assert (ack.operation, ack.source, ack.group) == ("response", "edgecontroller", "resource")
+        assert (ack.resource, ack.content) == (POD, b'"OK"')
+        with sqlite3.connect(config.database.data_source) as db:
+            ((key, kind, value),) = db.execute("SELECT key, type, value FROM meta").fetchall()
+        assert (key, kind, json.loads(value)["metadata"]["uid"]) == (POD, "pod", "u1")
+        assert [(c.kind, c.name) for c in edge.changes] == [(Change.UPDATE, "web")]
+        assert [json.loads(raw)["metadata"]["name"] for raw in edge.meta.pods()] == ["web"]
+
+
+async def test_a_repeat_is_acked_again_and_a_stale_version_never_overwrites(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("update", POD, pod(7), version=7))
+        await cloud.ack_of(await cloud.push("update", POD, pod(6), version=6))
+        assert json.loads(edge.meta.pods()[0])["metadata"]["resourceVersion"] == "7"
+        assert len(edge.changes) == 1
+
+
+async def test_a_bare_delete_removes_the_pod_of_that_uid_only(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        bare = {"metadata": {"name": "web", "namespace": "default", "uid": "other"}}
+        await cloud.ack_of(await cloud.push("delete", POD, bare))
+        assert len(edge.meta.pods()) == 1
+        bare["metadata"]["uid"] = "u1"
+        await cloud.ack_of(await cloud.push("delete", POD, bare))
+        assert edge.meta.pods() == []
+        last = edge.changes[-1]
+        assert last.kind is Change.REMOVE
+        assert last.raw is not None
+        assert json.loads(last.raw)["spec"]["nodeName"] == NODE, "the last whole object is handed on"
+
+
+async def test_a_disk_that_refuses_makes_an_error_and_no_ack(
+    cloud: Any, config: EdgeCoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        edge.store.limit_pages(0)
+        big = pod(6, annotations={"x": "y" * 300_000})
+        answer = await cloud.ack_of(await cloud.push("update", POD, big, version=6))
+        assert answer.operation == "error"
+        assert b"full" in answer.content
+        assert json.loads(edge.meta.pods()[0])["metadata"]["resourceVersion"] == "5"
+        assert len(edge.changes) == 1
+        edge.store.limit_pages(1 << 20)
+        again = await cloud.push("update", POD, big, version=6)
+        assert (await cloud.ack_of(again)).operation == "response"
+        assert json.loads(edge.meta.pods()[0])["metadata"]["resourceVersion"] == "6"
+
+
+async def test_a_configmap_is_asked_once_kept_and_served_offline(cloud: Any, config: EdgeCoreConfig) -> None:
+    cloud.objects["default/configmap/app"] = {
+        "metadata": {"name": "app", "namespace": "default", "uid": "c1", "resourceVersion": "9"},
+        "data": {"a": "1"},
+    }
+    async with running(config) as edge:
+        await edge.linked()
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(edge.meta.configmap("default", "app")) for _ in range(5)]
+        for task in asked:
+            reply = task.result()
+            assert isinstance(reply, Ok)
+            assert json.loads(reply.object)["data"] == {"a": "1"}
+        query = await cloud.message("query", "default/configmap/app")
+        assert (query.source, query.group, query.content) == ("edged", "meta", b"null")
+        assert len(cloud.find("query", "default/configmap/app")) == 1
+        # the answer itself is acknowledged
+        await cloud.until(lambda: cloud.find("response", "default/configmap/app"))
+        await cloud.stop()
+        await edge.linked(False)
+        assert isinstance(await edge.meta.configmap("default", "app"), Ok)
+        missing = await edge.meta.secret("default", "none")
+        assert isinstance(missing, Failed)
+        assert missing.status.code == 503
+
+
+async def test_a_not_found_is_never_stored(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        for _ in range(2):
+            reply = await edge.meta.configmap("default", "missing")
+            assert isinstance(reply, Failed)
+            assert (reply.status.code, reply.status.reason) == (404, "NotFound")
+        assert edge.store.get("default/configmap/missing") is None
+        assert len(cloud.find("query", "default/configmap/missing")) == 2
+        cloud.objects["default/configmap/missing"] = {"metadata": {"name": "missing"}, "data": {}}
+        assert isinstance(await edge.meta.configmap("default", "missing"), Ok)
+
+
+async def test_a_changed_configmap_is_told(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        body = {"metadata": {"name": "app", "namespace": "default", "uid": "c1", "resourceVersion": "3"}}
+        await cloud.ack_of(await cloud.push("update", "default/configmap/app", body, version=3))
+        assert edge.objects == [("configmap", "default", "app")]
+
+
+async def test_pod_status_survives_a_cut_link_and_a_restart_and_the_newest_wins(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        await cloud.stop()
+        await edge.linked(False)
+        for phase in ("Pending", "Running"):
+            patch = msgspec.json.encode({"metadata": {"uid": "u1"}, "status": {"phase": phase}})
+            reply = await edge.meta.patch_pod_status("default", "web", "u1", patch)
+            assert isinstance(reply, Failed)
+            assert reply.status.retryable
+    cloud.objects[POD] = pod(8)
+    await cloud.start()
+    async with running(config) as edge:
+        await edge.linked()
+        patch_message = await cloud.message("patch", "default/podpatch/web")
+        assert json.loads(json.loads(patch_message.content))["status"] == {"phase": "Running"}
+        assert len(cloud.find("patch", "default/podpatch/web")) == 1
+        await _until(lambda: len(edge.outbox) == 0)
+        assert json.loads(edge.meta.pods()[0])["status"] == {"phase": "Running"}
+        assert not [
+            m
+            for m in cloud.received
+            if m.operation == "response" and m.resource.startswith("default/podpatch")
+        ]
+
+
+async def test_a_deletion_that_only_the_patch_answer_carries_reaches_edged(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        cloud.objects[POD] = pod(7, deletionTimestamp="2026-01-01T00:00:00Z")
+        cloud.version = 50
+        reply = await edge.meta.patch_pod_status("default", "web", "u1", b'{"status":{"phase":"Running"}}')
+        assert isinstance(reply, Ok)
+        assert len(edge.changes) == 2
+        raw = edge.changes[-1].raw
+        assert raw is not None
+        assert json.loads(raw)["metadata"]["deletionTimestamp"]
+        # the status alone is no news for edged
+        assert isinstance(await edge.meta.patch_pod_status("default", "web", "u1", b'{"status":{"x":1}}'), Ok)
+        assert len(edge.changes) == 2
+
+
+async def test_the_final_delete_is_asked_with_grace_zero_and_uid(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        assert isinstance(await edge.meta.delete_pod("default", "web", "u1"), Ok)
+        message = await cloud.message("delete", POD)
+        assert json.loads(message.content) == {"gracePeriodSeconds": 0, "preconditions": {"uid": "u1"}}
+
+
+async def test_a_token_is_kept_per_request_and_outlives_the_link_and_a_restart(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {
+            "audiences": None,
+            "expirationSeconds": 3607,
+            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "web", "uid": "u1"},
+        },
+    }
+
+    def completed(message: Message) -> bytes | None:
+        if message.operation != "query" or "/serviceaccounttoken/" not in message.resource:
+            return None
+        body = json.loads(message.content)
+        body["spec"]["audiences"] = ["https://kubernetes.default.svc"]  # the API server fills these in
+        # nearly over already: the edge will ask for another one at once
+        body["status"] = {"token": "t1", "expirationTimestamp": "2020-01-01T00:00:00Z"}
+        return json.dumps(body).encode()
+
+    cloud.answers.append(completed)
+    async with running(config) as edge:
+        await edge.linked()
+        reply = await edge.meta.token("default", "default", request, "u1")
+        assert isinstance(reply, Ok)
+        await edge.meta.token("default", "default", request, "u1")
+        assert len(cloud.find("query", "default/serviceaccounttoken/default")) == 2, "stale: asked anew"
+        (row,) = edge.store.rows("serviceaccounttoken")
+        assert row.key == (
+            '"default"/"default"/[]string(nil)/3607/'
+            'v1.BoundObjectReference{Kind:"Pod", APIVersion:"v1", Name:"web", UID:"u1"}'
+        )
+        await cloud.stop()
+        await edge.linked(False)
+    async with running(config) as edge:
+        reply = await edge.meta.token("default", "default", request, "u1")
+        assert isinstance(reply, Ok), "a stale token is better than none while the cloud is away"
+        assert json.loads(reply.object)["status"]["token"] == "t1"
+        edge.meta.forget_tokens("u1")
+        assert edge.store.rows("serviceaccounttoken") == []
+
+
+async def test_requests_fail_when_the_link_breaks_and_work_after_it_came_back(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        cloud.silent = True
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(edge.meta.configmap("default", "app"))
+            await cloud.message("query", "default/configmap/app")
+            cloud.cut()
+        reply = asked.result()
+        assert isinstance(reply, Failed)
+        assert reply.status.retryable
+        cloud.silent = False
+        await edge.linked()
+        assert len(cloud.connections) == 2
+        cloud.objects["default/configmap/app"] = {"metadata": {"name": "app"}}
+        assert isinstance(await edge.meta.configmap("default", "app"), Ok)
+
+
+async def test_a_silent_cloud_is_noticed_and_left(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config, ping=0.05, dead_after=0.2) as edge:
+        await edge.linked()
+        cloud.connections[-1].transport.pause_reading()  # half open: TCP stands, nobody is there
+        await edge.linked(False)
+        await edge.linked(True)
+        assert len(cloud.connections) == 2
+        cloud.connections[0].transport.abort()
+
+
+async def test_a_malformed_frame_closes_the_link_and_it_comes_back(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.connections[-1].send('{"header":{"msg_id":1},"route":{}}')
+        await edge.linked(False)
+        await edge.linked(True)
+
+
+async def test_an_answer_without_a_waiter_is_acked(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        body = {"metadata": {"name": "a", "uid": "x", "resourceVersion": "1"}}
+        sent = await cloud.push("response", "default/configmap/a", body, parent_id="gone", version=1)
+        await cloud.ack_of(sent)
+        assert edge.store.get("default/configmap/a") is None
+
+
+async def test_large_messages_pass_both_ways(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        big = pod(5, annotations={"x": "ü" * 1_000_000})
+        await cloud.ack_of(await cloud.push("insert", POD, big, version=5))
+        patch = msgspec.json.encode({"status": {"message": "y" * 2_000_000}})
+        cloud.objects[POD] = pod(6)
+        assert isinstance(await edge.meta.patch_pod_status("default", "web", "u1", patch), Ok)
+
+
+async def test_two_edgecores_on_one_database_are_refused(cloud: Any, config: EdgeCoreConfig) -> None:
+    store = EdgeStore(Path(config.database.data_source))
+    try:
+        with pytest.raises(UserError, match="another edgecore"):
+            EdgeStore(Path(config.database.data_source))
+    finally:
+        store.close()
+    EdgeStore(Path(config.database.data_source)).close()
+
+
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "edge.db"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(StorageError, match="edge.db"):
+        EdgeStore(path)
+
+
+async def test_a_cloud_with_another_ca_is_not_trusted(
+    cloud: Any, config: EdgeCoreConfig, tmp_path: Path
+) -> None:
+    other = type(cloud)(tmp_path / "other")
+    await other.start()
+    try:
+        address = f"127.0.0.1:{other.port}"
+        websocket = msgspec.structs.replace(config.modules.edge_hub.websocket, server=address)
+        hub = msgspec.structs.replace(config.modules.edge_hub, websocket=websocket)
+        modules = msgspec.structs.replace(config.modules, edge_hub=hub)
+        async with running(msgspec.structs.replace(config, modules=modules)) as edge:
+            await _until(lambda: "not acceptable" in edge.hub.last_problem)
+            assert not edge.hub.connected
+            assert other.connections == []
+    finally:
+        await other.stop()
+
+
+async def _until(met: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not met():
+            await asyncio.sleep(0.005)
