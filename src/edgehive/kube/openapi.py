@@ -45,6 +45,12 @@ _SCALARS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+V2_PROTOBUF_ACCEPT = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+"""What Go clients send in ``Accept``."""
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""What to answer in ``Content-Type``: the name above is no valid media type, and Go clients refuse it there."""
+
+
 def openapi_v2(infos: Iterable[ResourceInfo]) -> dict[str, Any]:
     """Return the ``/openapi/v2`` document as JSON values."""
     served = list(infos)
@@ -57,7 +63,7 @@ def openapi_v2(infos: Iterable[ResourceInfo]) -> dict[str, Any]:
 
 
 def openapi_v2_protobuf(infos: Iterable[ResourceInfo]) -> bytes:
-    """Return it in ``application/com.github.proto-openapi.spec.v2@v1.0+protobuf``."""
+    """Return it in protobuf, to be sent as `V2_PROTOBUF`."""
     return encode_document(openapi_v2(infos))
 
 
@@ -77,7 +83,7 @@ def openapi_v3_index(infos: Iterable[ResourceInfo]) -> dict[str, Any]:
 
 
 def _fingerprint(infos: Iterable[ResourceInfo]) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(TYPES.fingerprint)
     for info in infos:
         digest.update(f"{info.gvr} {info.kind} {sorted(info.subresources)} {info.verbs}\n".encode())
         if info.custom and info.schema is not None:

@@ -74,6 +74,8 @@ def _emit_shape(shape: Schema, refs: str, wrap: bool, out: dict[str, Any]) -> No
         out |= {"type": "string", "format": "int-or-string"}
     if not shape.decoded:
         out |= _constraints(shape)
+    elif shape.preserve_unknown:
+        out["x-kubernetes-preserve-unknown-fields"] = True
     if shape.properties:
         out["properties"] = {key: emit(sub, refs, wrap=wrap) for key, sub in shape.properties.items()}
     if shape.required:

@@ -12,6 +12,7 @@ of any table, ``[]T`` and ``map:T``. Attributes: ``key=a,b`` (list merged by the
 ``map-atomic``, ``map-granular``, ``patch=STRATEGY[:KEY]`` (strategic merge), ``default=JSON``.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -49,12 +50,17 @@ class TypeSet:
         self._hooks = hooks
         self._built: dict[str, Schema] = {}
         self._source: dict[str, tuple[str, re.Match[str]]] = {}
+        digest = hashlib.sha256()
         for table in tables:
+            digest.update(table.encode())
             for section in table.split("@package ")[1:]:
                 package, _, body = section.partition("\n")
                 for match in _TYPE.finditer(body):
                     short, _, name = match[1].partition("=")
                     self._source[short] = (f"{package}.{name or short}", match)
+
+        self.fingerprint = digest.digest()
+        """Changes whenever a table does."""
 
     def names(self) -> list[str]:
         """Return the short names of all types."""
