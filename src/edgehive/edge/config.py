@@ -5,7 +5,7 @@ one given by ``name=`` or the camel case of the attribute; defaults are KubeEdge
 edgehive does not have are still read, so that a file written for KubeEdge starts without an edit.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -190,6 +190,8 @@ class Edged(Section):
     report_event: bool = False
     root_directory: str = "/var/lib/kubelet"
     pod_sandbox_image: str = "kubeedge/pause:3.6"
+    default_pod_network: Literal["cni", "host"] = "cni"
+    """edgehive's own key: ``host`` puts every pod into the node's network, for nodes without a CNI plugin."""
     image_pull_progress_deadline: Natural = 60
     max_container_count: int = -1
     max_per_pod_container_count: int = 1

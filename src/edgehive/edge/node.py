@@ -47,7 +47,8 @@ class NodeTimers:
 class NodeAgent:
     """Keeps this node's Node and Lease in the cluster as they should be.
 
-    `runtime_version` returns ``containerd://1.6.20`` or raises when the runtime cannot be used.
+    `runtime_version` returns ``containerd://1.6.20`` and what is wrong with the pod network, if anything is; it
+    raises when the runtime cannot be used.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class NodeAgent:
         probe: NodeProbe,
         api: NodeApi,
         connection: Connection,
-        runtime_version: Callable[[], Awaitable[str]],
+        runtime_version: Callable[[], Awaitable[tuple[str, str]]],
         wall: Callable[[], float],
         rng: Callable[[], float],
         timers: NodeTimers = NodeTimers(),
@@ -70,7 +71,8 @@ class NodeAgent:
         self._wall = wall
         self._rng = rng
         self._timers = timers
-        self._reporter = NodeReporter(settings=settings, machine=probe.machine())
+        self.machine = probe.machine()
+        self._reporter = NodeReporter(settings=settings, machine=self.machine)
         self._node: dict[str, Any] = {}
         self._lease: dict[str, Any] = {}
         self._reported = 0.0
@@ -193,8 +195,9 @@ class NodeAgent:
 
     async def _status(self) -> dict[str, Any]:
         try:
-            self._runtime = await self._runtime_version()
-            readiness = Readiness(self._runtime)
+            self._runtime, network = await self._runtime_version()
+            problem = f"container runtime network not ready: {safe_label(network, 200)}" if network else ""
+            readiness = Readiness(self._runtime, problem)
         except EdgehiveError as exc:
             problem = f"container runtime is down: {safe_label(str(exc), 200)}"
             readiness = Readiness(self._runtime, problem)

@@ -1,0 +1,314 @@
+"""edgecore, assembled by hand: every part is made once, here, and given what it needs."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgehive import __version__
+from edgehive.aio.supervise import Service, supervise
+from edgehive.beehive.hive import Hive, Module
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.config_load import (
+    bootstrap_file,
+    forget_token,
+    parse_duration,
+    read_token,
+    split_address,
+)
+from edgehive.edge.enroll import Enroller, Identity
+from edgehive.edge.events import EventReporter
+from edgehive.edge.hub import EdgeHub, Endpoint
+from edgehive.edge.hub_routes import META, Routes
+from edgehive.edge.metamanager import MetaManager
+from edgehive.edge.node import NodeAgent, NodeTimers
+from edgehive.edge.node_api import LocalHttp
+from edgehive.edge.node_probe import NodeProbe, local_address
+from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
+from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.runtime import Runtime
+from edgehive.edge.store import EdgeStore
+from edgehive.kit.errors import UserError
+from edgehive.wire.edgelink import EdgeLink, LinkOptions
+from edgehive.wire.message import Message
+from edgehive.wire.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+_PROCESS = "process://"
+_CONTAINERD_IMAGES = Path("/var/lib/containerd")
+
+
+def new_id() -> str:
+    """A version 4 UUID (the `uuid` module costs more memory than this function)."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _random() -> float:
+    """A float in [0, 1) (the `random` module costs memory, too)."""
+    return int.from_bytes(os.urandom(7), "big") / (1 << 56)
+
+
+def stamp() -> tuple[str, int]:
+    """The id and the time (milliseconds) of a new message."""
+    return new_id(), time.time_ns() // 1_000_000
+
+
+class EdgeCore:
+    """One edge node. `on_ready` is called once everything local works, connected or not."""
+
+    def __init__(
+        self,
+        config: EdgeCoreConfig,
+        *,
+        config_file: Path | None = None,
+        on_ready: Callable[[str], None] = lambda status: None,
+    ) -> None:
+        self._config = config
+        self._config_file = config_file
+        self._on_ready = on_ready
+        self._edged = config.modules.edged
+        self._kubelet = config.modules.edged.tailored_kubelet_config
+        self._hub_config = config.modules.edge_hub
+        self._node = self._edged.hostname_override
+        self._identity: Identity | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled.
+
+        Raises:
+            UserError: the configuration or the join token is wrong.
+            StorageError: the database cannot be opened.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            store = EdgeStore(Path(self._config.database.data_source))
+            stack.callback(store.close)
+            runtime = self._runtime()
+            stack.push_async_callback(runtime.close)
+            await supervise(*self._services(store, runtime))
+
+    def _services(self, store: EdgeStore, runtime: Runtime) -> list[Service]:
+        hive: Hive[Message] = Hive()
+        outbox = Outbox(store=store)
+        hub = self._hub(outbox, Routes(hive))
+        events = EventReporter(
+            node=self._node,
+            send=hub.send_once,
+            stamp=stamp,
+            wall=time.time,
+            rate=float(self._kubelet.event_record_qps),
+            burst=float(self._kubelet.event_burst),
+            enabled=self._edged.report_event,
+        )
+        meta = MetaManager(
+            node=self._node,
+            store=store,
+            cloud=hub,
+            stamp=stamp,
+            wall=time.time,
+            query_timeout=float(self._config.modules.meta_manager.remote_query_timeout),
+            forward_twin=lambda message: _broadcast(hive, "twin", message),
+            report_event=events.report,
+        )
+        hive.add(Module("metamanager", meta.receive, frozenset({META})))
+        services = [Service("modules", hive.run)]
+        if self._hub_config.enable:
+            services.append(Service("hub", lambda: self._run_hub(hub)))
+        if self._edged.enable:
+            services += self._edged_services(hub, meta, runtime, outbox)
+
+        async def announce() -> None:
+            meta.announce()
+            self._on_ready(f"node {self._node} is running")
+
+        # Last, so that everybody has subscribed.
+        return [*services, Service("announce", announce, once=True)]
+
+    # the link
+
+    def _hub(self, outbox: Outbox, routes: Routes) -> EdgeHub:
+        config = self._hub_config
+        host, port = split_address(config.websocket.server)
+        link = EdgeLink(
+            now=time.monotonic(),
+            stamp=stamp,
+            rng=_random,
+            outbox=outbox,
+            options=LinkOptions(
+                heartbeat=float(config.heartbeat),
+                dial_timeout=float(config.websocket.handshake_timeout),
+                rate=float(config.message_qps),
+                burst=config.message_burst,
+            ),
+        )
+        return EdgeHub(
+            endpoint=Endpoint(
+                host=host,
+                port=port,
+                project=config.project_id,
+                node=self._node,
+                handshake_timeout=float(config.websocket.handshake_timeout),
+                write_deadline=float(config.websocket.write_deadline),
+            ),
+            link=link,
+            tls=lambda: self._require_identity().client_context(),
+            now=time.monotonic,
+            stamp=stamp,
+            route=routes,
+        )
+
+    def _require_identity(self) -> Identity:
+        assert self._identity is not None, "the hub runs only with an identity"
+        return self._identity
+
+    async def _run_hub(self, hub: EdgeHub) -> None:
+        enroller = Enroller(node=self._node, config=self._hub_config, now=time.time, rng=_random)
+        bootstrap = bootstrap_file()
+        token = read_token(self._config, bootstrap)
+        self._identity, used = await enroller.ensure(token)
+        if used:
+            log.info("joined as %s", self._node)
+            self._forget_token(token, bootstrap)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(hub.run(), name="hub-link")
+            if self._hub_config.rotate_certificates:
+                tasks.create_task(
+                    enroller.run_rotation(self._identity, lambda: hub.reconnect("a new certificate")),
+                    name="hub-certificate",
+                )
+
+    def _forget_token(self, token: str, bootstrap: Path) -> None:
+        """A used token is not left lying about; a copy that cannot be removed is said so."""
+        if (
+            self._config_file is not None
+            and self._hub_config.token
+            and not forget_token(self._config_file, token)
+        ):
+            log.warning("the used token is still in %s; remove it", self._config_file)
+        with contextlib.suppress(OSError):
+            if bootstrap.read_text(encoding="utf-8").strip() == token:
+                bootstrap.unlink()
+
+    # edged
+
+    def _edged_services(
+        self, hub: EdgeHub, meta: MetaManager, runtime: Runtime, outbox: Outbox
+    ) -> list[Service]:
+        from edgehive.edge.pods_manager import PodManager
+
+        agent = self._agent(hub, meta, runtime)
+        machine = agent.machine
+        pods = PodManager(
+            runtime=runtime,
+            meta=meta,
+            node=NodeFacts(
+                name=self._node,
+                ip=self._address(),
+                cpu=float(machine.cores),
+                memory=machine.memory,
+            ),
+            settings=self._pod_settings(),
+        )
+        services = [Service("node", agent.run), Service("pods", pods.run)]
+        if self._kubelet.read_only_port:
+            http = LocalHttp(
+                host=self._kubelet.address,
+                port=self._kubelet.read_only_port,
+                pods=meta,
+                gauges={
+                    "edgehive_cloud_connected": lambda: float(hub.connected),
+                    "edgehive_node_registered": lambda: float(agent.registered),
+                    "edgehive_pods": lambda: float(len(meta.pods())),
+                    "edgehive_outbox_messages": lambda: float(len(outbox)),
+                },
+            )
+            services.append(Service("http", http.run))
+        return services
+
+    def _agent(self, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> NodeAgent:
+        kubelet, edged = self._kubelet, self._edged
+        uses_process = kubelet.container_runtime_endpoint.startswith(_PROCESS)
+
+        async def runtime_version() -> tuple[str, str]:
+            version = await runtime.version()
+            problem = "" if edged.default_pod_network == "host" else await runtime.network_problem()
+            return f"{version.name}://{version.version}", problem
+
+        return NodeAgent(
+            settings=NodeSettings(
+                name=self._node,
+                addresses=(self._address(),),
+                labels=edged.node_labels,
+                taints=tuple(kubelet.register_with_taints),
+                schedulable=edged.register_schedulable,
+                kubelet_version=kubelet_version(__version__),
+                kubelet_port=kubelet.read_only_port,
+                max_pods=kubelet.max_pods,
+                pods_per_core=kubelet.pods_per_core,
+                reserved=sum_reserved((kubelet.kube_reserved, kubelet.system_reserved)),
+                eviction_hard=kubelet.eviction_hard,
+                pressure_transition=parse_duration(kubelet.eviction_pressure_transition_period),
+                register=kubelet.register_node,
+            ),
+            probe=NodeProbe(
+                storage=Path(edged.root_directory),
+                images=_CONTAINERD_IMAGES if not uses_process and _CONTAINERD_IMAGES.is_dir() else None,
+                own_limits=uses_process,
+            ),
+            api=meta,
+            connection=hub,
+            runtime_version=runtime_version,
+            wall=time.time,
+            rng=_random,
+            timers=NodeTimers(
+                status=parse_duration(kubelet.node_status_update_frequency),
+                report=parse_duration(kubelet.node_status_report_frequency),
+                lease_duration=kubelet.node_lease_duration_seconds,
+            ),
+        )
+
+    def _pod_settings(self) -> PodSettings:
+        kubelet = self._kubelet
+        parallel = 1 if kubelet.serialize_image_pulls else kubelet.max_parallel_image_pulls or 3
+        return PodSettings(
+            root_directory=Path(self._edged.root_directory),
+            log_directory=Path(kubelet.pod_logs_dir),
+            cluster_dns=tuple(kubelet.cluster_dns),
+            cluster_domain=kubelet.cluster_domain,
+            resync_seconds=parse_duration(kubelet.sync_frequency),
+            max_parallel_pulls=parallel,
+            default_pod_network=self._edged.default_pod_network,
+            cgroup_root=kubelet.cgroup_root,
+        )
+
+    def _address(self) -> str:
+        host, port = split_address(self._hub_config.websocket.server)
+        return self._edged.node_ip or local_address(host, port)
+
+    def _runtime(self) -> Runtime:
+        """The runtime named by ``containerRuntimeEndpoint``; the other one is not even imported."""
+        endpoint = self._kubelet.container_runtime_endpoint
+        if endpoint.startswith(_PROCESS):
+            from edgehive.edge.process import ProcessRuntime
+
+            home = endpoint.removeprefix(_PROCESS) or Path(self._edged.root_directory) / "process"
+            return ProcessRuntime(
+                state_directory=Path(home),
+                node_ip=self._address(),
+                version=__version__,
+                clock=time.time,
+                new_id=new_id,
+            )
+        raise UserError("no CRI")
+
+
+async def _broadcast(hive: Hive[Message], group: str, message: Message) -> None:
+    if not await hive.broadcast(group, message, sender="metamanager"):
+        log.debug("no module of group %s", group)
