@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -184,7 +184,7 @@ class GrpcClient:
             raise ProtocolError("the call ended without an answer")
         return answer
 
-    async def stream(self, method: str, request: bytes) -> AsyncIterator[bytes]:
+    async def stream(self, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
         """Yield the messages of a server stream until it ends; raises as `call`."""
         async for answer in self._exchange(method, request, None):
             yield answer
@@ -195,7 +195,9 @@ class GrpcClient:
             self._connection.close()
             self._connection = None
 
-    async def _exchange(self, method: str, request: bytes, timeout: float | None) -> AsyncIterator[bytes]:
+    async def _exchange(
+        self, method: str, request: bytes, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]:
         connection = await self._connected()
         stream = connection.h2.get_next_available_stream_id()
         call = _Call(asyncio.Queue(_STREAM_BACKLOG))

@@ -138,6 +138,33 @@ def decode(kind: Message, data: bytes) -> dict[str, Any]:
         raise ProtocolError(f"truncated or malformed {kind.name}") from exc
 
 
+def split_repeated(data: bytes, number: int) -> list[bytes]:
+    """Return the undecoded elements of the repeated message field `number`; other fields are skipped.
+
+    Raises:
+        ProtocolError: `data` is not a message.
+    """
+    parts = []
+    at, end = 0, len(data)
+    try:
+        while at < end:
+            tag, at = _read_varint(data, at)
+            if tag & 7 == 0:
+                _, at = _read_varint(data, at)
+                continue
+            if tag & 7 != 2:
+                raise ProtocolError(f"unexpected wire type {tag & 7}")
+            size, at = _read_varint(data, at)
+            if tag >> 3 == number:
+                parts.append(data[at : at + size])
+            at += size
+    except IndexError as exc:
+        raise ProtocolError("truncated message") from exc
+    if at > end:
+        raise ProtocolError("truncated message")
+    return parts
+
+
 def _decode(kind: Message, data: bytes, depth: int) -> dict[str, Any]:
     if depth > _MAX_DEPTH:
         raise ProtocolError(f"{kind.name} is nested too deeply")

@@ -11,7 +11,8 @@ CONTAINER_NAME = "io.kubernetes.container.name"
 CONTAINER_HASH = "io.kubernetes.container.hash"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 POD_GRACE = "io.kubernetes.pod.terminationGracePeriod"
-CONFIG_SEEN = "kubernetes.io/config.seen"
+NODE_NAME = "edgehive.io/node"
+"""Whose it is: several nodes may share one container runtime, and nobody ends what another has made."""
 
 
 @dataclass(frozen=True, slots=True)

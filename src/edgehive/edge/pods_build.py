@@ -6,6 +6,7 @@ from edgehive.edge.env import expand
 from edgehive.edge.pods_actions import (
     CONTAINER_HASH,
     CONTAINER_NAME,
+    NODE_NAME,
     POD_GRACE,
     POD_NAME,
     POD_NAMESPACE,
@@ -38,11 +39,12 @@ def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts)
         attempt=attempt,
         hostname=node.name if host_network else (spec.hostname or meta.name)[:63].rstrip("-."),
         log_directory=str(settings.log_directory / log_directory_name(pod)),
-        labels=meta.labels | _identity(pod),
+        labels=meta.labels | _identity(pod, node),
         annotations=meta.annotations | {POD_GRACE: str(spec.termination_grace_period_seconds)},
         host_network=host_network,
         host_pid=spec.host_pid,
         host_ipc=spec.host_ipc,
+        share_pid=spec.share_process_namespace,
         dns_servers=servers,
         dns_searches=searches,
         dns_options=options,
@@ -79,7 +81,7 @@ def container_spec(
         env=env,
         mounts=mounts,
         log_path=f"{container.name}/{attempt}.log",
-        labels=_identity(pod) | {CONTAINER_NAME: container.name},
+        labels=_identity(pod, node) | {CONTAINER_NAME: container.name},
         annotations={
             CONTAINER_HASH: container.hash,
             RESTART_COUNT: str(attempt),
@@ -114,9 +116,9 @@ def log_directory_name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}_{pod.metadata.name}_{pod.uid}"
 
 
-def _identity(pod: Pod) -> dict[str, str]:
+def _identity(pod: Pod, node: NodeFacts) -> dict[str, str]:
     meta = pod.metadata
-    return {POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
+    return {NODE_NAME: node.name, POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
 
 
 def _merged_security(pod: Pod, container: Container) -> dict[str, object]:

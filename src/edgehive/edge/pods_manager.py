@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edgehive.aio.supervise import Service, supervise
 from edgehive.edge.env import references
 from edgehive.edge.metaclient import Change, MetaClient, PodChange
-from edgehive.edge.pods_actions import POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
+from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
 from edgehive.edge.pods_images import Images
@@ -276,7 +276,8 @@ class PodManager:
             return []
         if self._was_empty and not self._workers and not self._cloud_is_there():
             return []
-        found = {uid for uid in self._labels if uid} | set(self._volumes.known())
+        own = (u for u, labels in self._labels.items() if u and labels.get(NODE_NAME) == self._node.name)
+        found = {*own} | set(self._volumes.known())
         return [uid for uid in found if uid not in self._workers]
 
     def _note_connection(self) -> None:

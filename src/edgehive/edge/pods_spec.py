@@ -132,6 +132,7 @@ class Spec(msgspec.Struct, rename="camel"):
     host_network: bool = False
     host_pid: bool = msgspec.field(default=False, name="hostPID")
     host_ipc: bool = msgspec.field(default=False, name="hostIPC")
+    share_process_namespace: bool = False
     hostname: str = ""
     subdomain: str = ""
     dns_policy: str = "ClusterFirst"

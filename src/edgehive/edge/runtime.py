@@ -56,6 +56,8 @@ class SandboxSpec:
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
+    share_pid: bool = False
+    """``shareProcessNamespace``."""
     dns_servers: Sequence[str] = ()
     dns_searches: Sequence[str] = ()
     dns_options: Sequence[str] = ()
@@ -139,6 +141,8 @@ class ImageInfo:
     tags: Sequence[str]
     digests: Sequence[str]
     size: int
+    user: str = ""
+    """Who it runs as by itself: a number, a name, or nothing for root."""
 
 
 @dataclass(frozen=True, slots=True)
