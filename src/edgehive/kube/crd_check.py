@@ -307,9 +307,11 @@ def _value_validation(sub: Any, path: str, parent: Object, errors: list[FieldErr
     if not isinstance(sub, Mapping):
         return
     loose = parent.get("x-kubernetes-int-or-string")
-    for key in ("type", "default", "title", "description", "nullable", "additionalProperties"):
-        if sub.get(key) is not None and not (key == "type" and loose):
-            errors.append(err.forbidden(f"{path}.{key}", "must be empty to be structural"))
+    errors.extend(
+        err.forbidden(f"{path}.{key}", "must be empty to be structural")
+        for key in ("type", "default", "title", "description", "nullable", "additionalProperties")
+        if sub.get(key) is not None and not (key == "type" and loose)
+    )
     for key, inner in (sub.get("properties") or {}).items():
         known = (parent.get("properties") or {}).get(key)
         free = parent.get("x-kubernetes-preserve-unknown-fields") or parent.get("additionalProperties")
@@ -328,8 +330,7 @@ def _value_validation(sub: Any, path: str, parent: Object, errors: list[FieldErr
 
 def _check_defaults(schema: Schema, path: str, errors: list[FieldError]) -> None:
     if schema.has_default:
-        for error in schema.validate(schema.default, f"{path}.default"):
-            errors.append(error)  # noqa: PERF402
+        errors += schema.validate(schema.default, f"{path}.default")
     for key, sub in schema.properties.items():
         _check_defaults(sub, f"{path}.properties[{key}]", errors)
     if schema.items is not None:
@@ -341,10 +342,11 @@ def _check_defaults(schema: Schema, path: str, errors: list[FieldError]) -> None
 def crd_changes(crd: Object, old: Object) -> list[FieldError]:
     """Return what may not change in a CRD."""
     new_spec, old_spec = crd.get("spec") or {}, old.get("spec") or {}
-    errors = []
-    for key in ("group", "scope"):
-        if new_spec.get(key) != old_spec.get(key):
-            errors.append(err.invalid_value(f"spec.{key}", new_spec.get(key), "field is immutable"))
+    errors = [
+        err.invalid_value(f"spec.{key}", new_spec.get(key), "field is immutable")
+        for key in ("group", "scope")
+        if new_spec.get(key) != old_spec.get(key)
+    ]
     for key in ("plural", "kind"):
         after = (new_spec.get("names") or {}).get(key)
         if after != (old_spec.get("names") or {}).get(key):

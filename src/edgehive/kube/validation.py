@@ -110,13 +110,11 @@ def _validate_owners(owners: Any) -> list[FieldError]:
         path = f"metadata.ownerReferences[{index}]"
         if not isinstance(owner, Mapping):
             continue
-        for key in ("apiVersion", "kind", "name", "uid"):
-            if not owner.get(key):
-                errors.append(
-                    fielderror.invalid_value(
-                        f"{path}.{key}", owner.get(key) or "", f"{key} must not be empty"
-                    )
-                )
+        errors.extend(
+            fielderror.invalid_value(f"{path}.{key}", owner.get(key) or "", f"{key} must not be empty")
+            for key in ("apiVersion", "kind", "name", "uid")
+            if not owner.get(key)
+        )
         controllers += owner.get("controller") is True
     if controllers > 1:
         detail = "Only one reference can have Controller set to true"

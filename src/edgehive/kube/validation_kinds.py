@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,28 +15,21 @@ from edgehive.kube.names import (
     qualified_name_problem,
 )
 from edgehive.kube.quantity import is_quantity
-from edgehive.kube.selectors import LabelSelector
-from edgehive.kube.status import ApiStatus
+from edgehive.kube.validation_parts import Object, immutable, is_port, objects, spec_of
 from edgehive.kube.validation_pod import (
-    is_port,
-    objects,
     pod_changes,
     validate_config_keys,
     validate_pod,
     validate_pod_spec,
 )
+from edgehive.kube.validation_workloads import (
+    selector_changes,
+    validate_daemonset,
+    validate_deployment,
+    validate_workload,
+)
 
-Object = Mapping[str, Any]
 _DATA_LIMIT = 1024 * 1024
-
-
-def _spec(obj: Object) -> Object:
-    spec = obj.get("spec")
-    return spec if isinstance(spec, Mapping) else {}
-
-
-def _immutable(path: str, value: Any) -> FieldError:
-    return err.invalid_value(path, value, "field is immutable")
 
 
 def _validate_configmap(obj: Object) -> list[FieldError]:
@@ -104,12 +96,12 @@ def _validate_secret(obj: Object) -> list[FieldError]:
 def _secret_changes(obj: Object, old: Object) -> list[FieldError]:
     errors = _frozen_data(obj, old)
     if obj.get("type") != old.get("type"):
-        errors.append(_immutable("type", obj.get("type")))
+        errors.append(immutable("type", obj.get("type")))
     return errors
 
 
 def _validate_service(obj: Object) -> list[FieldError]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     kind = spec.get("type")
     errors: list[FieldError] = []
     types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
@@ -182,7 +174,7 @@ def _target_port(value: Any, path: str) -> list[FieldError]:
 
 
 def _service_changes(obj: Object, old: Object) -> list[FieldError]:
-    new_spec, old_spec = _spec(obj), _spec(old)
+    new_spec, old_spec = spec_of(obj), spec_of(old)
     before, after = old_spec.get("clusterIP"), new_spec.get("clusterIP")
     external = "ExternalName" in (new_spec.get("type"), old_spec.get("type"))
     if before and after != before and not external:
@@ -193,7 +185,7 @@ def _service_changes(obj: Object, old: Object) -> list[FieldError]:
 def _validate_node(obj: Object) -> list[FieldError]:
     errors: list[FieldError] = []
     seen: set[tuple[Any, Any]] = set()
-    for index, taint in enumerate(objects(_spec(obj).get("taints"))):
+    for index, taint in enumerate(objects(spec_of(obj).get("taints"))):
         path = f"spec.taints[{index}]"
         if problem := qualified_name_problem(str(taint.get("key") or "")):
             errors.append(err.invalid_value(f"{path}.key", taint.get("key"), problem))
@@ -210,7 +202,7 @@ def _validate_node(obj: Object) -> list[FieldError]:
 def _node_changes(obj: Object, old: Object) -> list[FieldError]:
     errors = []
     for key in ("podCIDR", "providerID"):
-        before, after = _spec(old).get(key), _spec(obj).get(key)
+        before, after = spec_of(old).get(key), spec_of(obj).get(key)
         if before and after != before:
             errors.append(
                 err.forbidden(f"spec.{key}", 'node updates may not change this field except from "" to valid')
@@ -218,150 +210,12 @@ def _node_changes(obj: Object, old: Object) -> list[FieldError]:
     return errors
 
 
-def validate_workload(obj: Object) -> list[FieldError]:
-    """Return what is wrong with what deployments, replica sets and daemon sets share."""
-    spec = _spec(obj)
-    errors: list[FieldError] = []
-    for key in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
-        value = spec.get(key)
-        if isinstance(value, int) and value < 0:
-            errors.append(err.invalid_value(f"spec.{key}", value, "must be greater than or equal to 0"))
-    template = spec.get("template")
-    template = template if isinstance(template, Mapping) else {}
-    selector = spec.get("selector")
-    if not isinstance(selector, Mapping):
-        errors.append(err.required("spec.selector"))
-    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        errors.append(
-            err.invalid_value("spec.selector", selector, "empty selector is invalid for deployment")
-        )
-    else:
-        errors += _selector_matches(selector, template)
-    pod_spec = template.get("spec")
-    if not isinstance(pod_spec, Mapping):
-        errors.append(err.required("spec.template.spec"))
-        return errors
-    errors += validate_pod_spec(pod_spec, "spec.template.spec")
-    if pod_spec.get("restartPolicy") not in (None, "Always"):
-        errors.append(
-            err.not_supported("spec.template.spec.restartPolicy", pod_spec["restartPolicy"], ("Always",))
-        )
-    if pod_spec.get("activeDeadlineSeconds") is not None:
-        errors.append(
-            err.forbidden(
-                "spec.template.spec.activeDeadlineSeconds",
-                "activeDeadlineSeconds in ReplicaSet is not Supported",
-            )
-        )
-    return errors
-
-
-def _selector_matches(selector: Object, template: Object) -> list[FieldError]:
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    try:
-        parsed = LabelSelector.from_object(selector)
-    except ApiStatus as error:
-        return [err.invalid_value("spec.selector", selector, error.message)]
-    if parsed.matches(labels):
-        return []
-    return [
-        err.invalid_value(
-            "spec.template.metadata.labels", labels, "`selector` does not match template `labels`"
-        )
-    ]
-
-
-_PERCENT = re.compile(r"[0-9]+%")
-
-
-def _amount(value: Any, path: str, errors: list[FieldError]) -> float | None:
-    """Check an int-or-percent; return its number (percent as a fraction below one)."""
-    if isinstance(value, str):
-        if _PERCENT.fullmatch(value) is None:
-            detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-            errors.append(err.invalid_value(path, value, detail))
-            return None
-        return int(value[:-1]) / 100
-    if isinstance(value, int) and value < 0:
-        errors.append(err.invalid_value(path, value, "must be greater than or equal to 0"))
-        return None
-    return value if isinstance(value, int) else None
-
-
-def _validate_deployment(obj: Object) -> list[FieldError]:
-    errors = validate_workload(obj)
-    strategy = _spec(obj).get("strategy")
-    strategy = strategy if isinstance(strategy, Mapping) else {}
-    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
-    if kind not in ("Recreate", "RollingUpdate"):
-        errors.append(err.not_supported("spec.strategy.type", kind, ("Recreate", "RollingUpdate")))
-    elif kind == "Recreate" and rolling is not None:
-        errors.append(
-            err.forbidden(
-                "spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'"
-            )
-        )
-    elif isinstance(rolling, Mapping):
-        path = "spec.strategy.rollingUpdate"
-        surge = _amount(rolling.get("maxSurge"), f"{path}.maxSurge", errors)
-        unavailable = _amount(rolling.get("maxUnavailable"), f"{path}.maxUnavailable", errors)
-        if surge == 0 and unavailable == 0:
-            errors.append(
-                err.invalid_value(
-                    f"{path}.maxUnavailable", rolling["maxUnavailable"], "may not be 0 when `maxSurge` is 0"
-                )
-            )
-    spec = _spec(obj)
-    deadline, ready = spec.get("progressDeadlineSeconds"), spec.get("minReadySeconds") or 0
-    if isinstance(deadline, int) and deadline <= ready:
-        errors.append(
-            err.invalid_value(
-                "spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"
-            )
-        )
-    return errors
-
-
-def _validate_daemonset(obj: Object) -> list[FieldError]:
-    errors = validate_workload(obj)
-    strategy = _spec(obj).get("updateStrategy")
-    strategy = strategy if isinstance(strategy, Mapping) else {}
-    kind = strategy.get("type")
-    if kind not in ("OnDelete", "RollingUpdate"):
-        errors.append(err.not_supported("spec.updateStrategy.type", kind, ("OnDelete", "RollingUpdate")))
-    rolling = strategy.get("rollingUpdate")
-    if kind == "RollingUpdate" and isinstance(rolling, Mapping):
-        path = "spec.updateStrategy.rollingUpdate"
-        surge = _amount(rolling.get("maxSurge"), f"{path}.maxSurge", errors)
-        unavailable = _amount(rolling.get("maxUnavailable"), f"{path}.maxUnavailable", errors)
-        if not surge and not unavailable:
-            errors.append(
-                err.invalid_value(
-                    f"{path}.maxUnavailable", rolling.get("maxUnavailable"), "cannot be 0 when maxSurge is 0"
-                )
-            )
-        if surge and unavailable:
-            errors.append(
-                err.invalid_value(
-                    f"{path}.maxSurge",
-                    rolling.get("maxSurge"),
-                    "may not be set when maxUnavailable is non-zero",
-                )
-            )
-    return errors
-
-
-def _selector_changes(obj: Object, old: Object) -> list[FieldError]:
-    after = _spec(obj).get("selector")
-    return [] if after == _spec(old).get("selector") else [_immutable("spec.selector", after)]
-
-
 def _validate_lease(obj: Object) -> list[FieldError]:
-    seconds = _spec(obj).get("leaseDurationSeconds")
+    seconds = spec_of(obj).get("leaseDurationSeconds")
     errors = []
     if isinstance(seconds, int) and seconds <= 0:
         errors.append(err.invalid_value("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
-    transitions = _spec(obj).get("leaseTransitions")
+    transitions = spec_of(obj).get("leaseTransitions")
     if isinstance(transitions, int) and transitions < 0:
         errors.append(
             err.invalid_value("spec.leaseTransitions", transitions, "must be greater than or equal to 0")
@@ -418,7 +272,7 @@ def _validate_priority(obj: Object) -> list[FieldError]:
 
 
 def _fixed(*keys: str) -> Callable[[Object, Object], list[FieldError]]:
-    return lambda obj, old: [_immutable(key, obj.get(key)) for key in keys if obj.get(key) != old.get(key)]
+    return lambda obj, old: [immutable(key, obj.get(key)) for key in keys if obj.get(key) != old.get(key)]
 
 
 def _validate_slice(obj: Object) -> list[FieldError]:
@@ -437,7 +291,7 @@ def _validate_slice(obj: Object) -> list[FieldError]:
 
 
 def _validate_volume(obj: Object) -> list[FieldError]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     errors = []
     storage = (spec.get("capacity") or {}).get("storage")
     if storage is None:
@@ -450,7 +304,7 @@ def _validate_volume(obj: Object) -> list[FieldError]:
 
 
 def _validate_claim(obj: Object) -> list[FieldError]:
-    spec = _spec(obj)
+    spec = spec_of(obj)
     errors = (
         []
         if spec.get("accessModes")
@@ -470,8 +324,8 @@ KIND_CHECKS: Mapping[str, Callable[[Object], list[FieldError]]] = {
     "Binding": _validate_binding,
     "ConfigMap": _validate_configmap,
     "CustomResourceDefinition": validate_crd,
-    "DaemonSet": _validate_daemonset,
-    "Deployment": _validate_deployment,
+    "DaemonSet": validate_daemonset,
+    "Deployment": validate_deployment,
     "EndpointSlice": _validate_slice,
     "Event": _validate_event,
     "Lease": _validate_lease,
@@ -491,13 +345,13 @@ KIND_CHECKS: Mapping[str, Callable[[Object], list[FieldError]]] = {
 UPDATE_CHECKS: Mapping[str, Callable[[Object, Object], list[FieldError]]] = {
     "ConfigMap": _frozen_data,
     "CustomResourceDefinition": crd_changes,
-    "DaemonSet": _selector_changes,
-    "Deployment": _selector_changes,
+    "DaemonSet": selector_changes,
+    "Deployment": selector_changes,
     "EndpointSlice": _fixed("addressType"),
     "Node": _node_changes,
     "Pod": pod_changes,
     "PriorityClass": _fixed("value", "preemptionPolicy"),
-    "ReplicaSet": _selector_changes,
+    "ReplicaSet": selector_changes,
     "Secret": _secret_changes,
     "Service": _service_changes,
     "StorageClass": _fixed("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"),
