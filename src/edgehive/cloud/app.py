@@ -74,6 +74,8 @@ class CloudCore:
         self._api = api
         self._kubernetes_ca = kubernetes_ca
         self._wall = wall
+        self.parts: CloudParts | None = None
+        """What this process is made of, once its keys are loaded."""
         self.ports = Ports()
         """Where this process can be reached, once it is ready."""
 
@@ -98,7 +100,7 @@ class CloudCore:
         pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
         await _persist(lambda: ensure_crds(api, install=self._config.edgehive.install_crds))
         keys = await _persist(pki.load)
-        parts = _Parts(self._config, api, keys, self._kubernetes_ca, self._wall)
+        self.parts = parts = CloudParts(self._config, api, keys, self._kubernetes_ca, self._wall)
         hours = self._config.modules.cloud_hub.token_refresh_duration
         tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
         services = [
@@ -112,7 +114,7 @@ class CloudCore:
             services.append(Service("orphaned records", parts.sync.run_cleanup))
         await supervise(*services)
 
-    async def _ports(self, parts: "_Parts") -> list[Service]:
+    async def _ports(self, parts: "CloudParts") -> list[Service]:
         hub = self._config.modules.cloud_hub
         services: list[Service] = []
         https_port = 0
@@ -129,7 +131,7 @@ class CloudCore:
         services.append(Service("hub", lambda: self._hub(parts)))
         return services
 
-    async def _hub(self, parts: "_Parts") -> None:
+    async def _hub(self, parts: "CloudParts") -> None:
         """Take connections once the caches are complete: a node must not be judged by half a picture."""
         await parts.caches.synced()
         where = self._config.modules.cloud_hub.websocket
@@ -162,7 +164,7 @@ class CloudCore:
             self._on_ready(status)
 
 
-class _Parts:
+class CloudParts:
     """The parts of one run, each given what it needs."""
 
     def __init__(
