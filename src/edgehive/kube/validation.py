@@ -104,7 +104,7 @@ def _validate_annotations(annotations: Any) -> list[FieldError]:
 
 
 def _validate_owners(owners: Any) -> list[FieldError]:
-    errors = []
+    errors: list[FieldError] = []
     controllers = 0
     for index, owner in enumerate(owners if isinstance(owners, list) else ()):
         path = f"metadata.ownerReferences[{index}]"

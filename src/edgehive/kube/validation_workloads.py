@@ -9,6 +9,7 @@ from edgehive.kube.fielderror import FieldError
 from edgehive.kube.selectors import LabelSelector
 from edgehive.kube.status import ApiStatus
 from edgehive.kube.validation_parts import Object, immutable, spec_of
+from edgehive.kube.validation_pod import validate_pod_spec
 
 
 def validate_workload(obj: Object) -> list[FieldError]:
