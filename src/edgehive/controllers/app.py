@@ -1,0 +1,68 @@
+"""All controllers of the embedded control plane, put together."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgehive.aio.supervise import Service, supervise
+from edgehive.controllers.context import Context, Controller
+from edgehive.controllers.deployment import DeploymentController
+from edgehive.controllers.namespace_deletion import NamespaceDeletion
+from edgehive.controllers.namespaces import default_service_accounts, root_ca_publisher
+from edgehive.controllers.recorder import EventSink
+from edgehive.controllers.replicaset import ReplicaSetController
+from edgehive.controllers.resources import ServedResources
+from edgehive.controllers.runtime import Clock, Informers
+from edgehive.controllers.scheduler import Scheduler
+from edgehive.kube.api import KubeApi
+from edgehive.kube.builtin import BUILTIN
+from edgehive.kube.refs import CRDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be set; the defaults are Kubernetes'."""
+
+    scheduler_name: str = "default-scheduler"
+
+
+class Controllers:
+    """Scheduler and controllers over one Kubernetes API; `run` them as one service."""
+
+    def __init__(
+        self, *, api: KubeApi, clock: Clock, ca_pem: bytes = b"", options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        self._counters: Counter[str] = Counter()
+        self._informers = Informers(api=api)
+        self._events = EventSink(api=api, clock=clock)
+        context = Context(
+            api=api, informers=self._informers, events=self._events, clock=clock, counters=self._counters
+        )
+        resources = ServedResources(builtin=BUILTIN, crds=self._informers.full(CRDS))
+        self._controllers: list[Controller] = [
+            Scheduler(context, scheduler_name=options.scheduler_name),
+            DeploymentController(context),
+            ReplicaSetController(context),
+            default_service_accounts(context),
+            NamespaceDeletion(context, resources),
+        ]
+        if ca_pem:
+            self._controllers.append(root_ca_publisher(context, ca_pem))
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Plain counters by name, for a metrics page."""
+        return self._counters
+
+    async def synced(self) -> None:
+        """Wait until every informer has its first list."""
+        await self._informers.synced()
+
+    async def run(self) -> None:
+        """Run everything until cancelled."""
+        await supervise(
+            Service("informers", self._informers.run),
+            Service("events", self._events.run),
+            *(Service(c.name, c.run) for c in self._controllers),
+        )
