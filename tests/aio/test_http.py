@@ -283,7 +283,7 @@ async def test_a_verified_client_certificate_is_visible(tmp_path):
     now = datetime.datetime.now(datetime.UTC)
     ca = create_ca("test-ca", now)
     server = issue(ca, common_name="server", now=now, server=True, addresses=["127.0.0.1"])
-    client = issue(ca, common_name="client", now=now, client=True)
+    client = issue(ca, common_name="client", now=now, client=True, organizations=["a", "b"])
     for name, pair in (("server", server), ("client", client)):
         (tmp_path / f"{name}.crt").write_bytes(pair.cert_pem)
         (tmp_path / f"{name}.key").write_bytes(pair.key_pem)
@@ -295,9 +295,11 @@ async def test_a_verified_client_certificate_is_visible(tmp_path):
     inside = ssl.create_default_context(cadata=ca.cert_pem.decode())
     inside.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
     seen: list[bytes | None] = []
+    names = []
 
     async def look(request: Request) -> Response:
         seen.append(request.peer_cert)
+        names.append(request.peer_subject)
         return Response()
 
     async with serving(look, tls=context) as port:
@@ -307,3 +309,5 @@ async def test_a_verified_client_certificate_is_visible(tmp_path):
             assert b" 200 " in await reader.read()
             writer.close()
     assert seen == [None, client.cert_der]
+    assert names[0] is None
+    assert (names[1][0], set(names[1][1])) == ("client", {"a", "b"})

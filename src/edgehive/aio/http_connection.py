@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -42,6 +42,7 @@ class Connection(asyncio.BufferedProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.remote = ""
         self.peer_cert: bytes | None = None
+        self.peer_subject: tuple[str, tuple[str, ...]] | None = None
         self.streaming = False
         self._url = b""
         self._headers: list[tuple[str, str]] = []
@@ -66,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.peer_cert = tls.getpeercert(True) or None
+            self.peer_subject = _subject(tls.getpeercert()) if self.peer_cert else None
         if not self._server.admit(self):
             self.transport.abort()
             return
@@ -191,6 +193,7 @@ class Connection(asyncio.BufferedProtocol):
             header_list=self._headers,
             remote=self.remote,
             peer_cert=self.peer_cert,
+            peer_subject=self.peer_subject,
             reader=body,
         )
 
@@ -399,3 +402,10 @@ class Connection(asyncio.BufferedProtocol):
     def busy(self) -> bool:
         """A request is being answered."""
         return self._task is not None
+
+
+def _subject(certificate: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:
+    """Return (common name, organizations) of what ``ssl`` says about a verified certificate."""
+    pairs = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
+    names = [value for key, value in pairs if key == "commonName"]
+    return names[0] if len(names) == 1 else "", tuple(v for k, v in pairs if k == "organizationName")

@@ -120,6 +120,8 @@ class Request:
     """``address:port`` of the peer."""
     peer_cert: bytes | None = None
     """DER of the client certificate that was presented and verified against the context's CAs."""
+    peer_subject: tuple[str, tuple[str, ...]] | None = None
+    """Common name and organizations of that certificate."""
     raw_path: str = ""
     header_list: list[tuple[str, str]] = field(default_factory=list)
     reader: BodyReader | None = None

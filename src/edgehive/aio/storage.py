@@ -42,6 +42,8 @@ class Storage:
         self._closed = False
         self.commits = 0
         self.failures = 0
+        self.problem = ""
+        """Why the last commit failed; empty when it did not."""
 
     async def open(self) -> None:
         """Load everything.
@@ -182,6 +184,7 @@ class Storage:
         error = StorageError("the store was closed") if future.cancelled() else future.exception()
         if error is None:
             self.commits += 1
+            self.problem = ""
             self._core.commit(batch)
             for item, entry in zip(taken, batch.entries, strict=True):
                 self._finish(item, Record(entry.value, entry.revision))
@@ -191,6 +194,7 @@ class Storage:
                     event.set()
         else:
             self.failures += 1
+            self.problem = str(error)
             log.error("%d changes were not kept: %s", len(taken), error)
             for item in taken:
                 self._finish(item, error)

@@ -9,13 +9,15 @@ from typing import Any
 
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.codec import Object, decode
-from edgehive.apiserver.context import Call, qualified
+from edgehive.apiserver.context import Call, Clock, qualified
+from edgehive.kube.crd import crd_status, crd_warnings, validate_crd
 from edgehive.kube.fielderror import invalid_value, raise_if_any
 from edgehive.kube.status import ApiStatus, not_found
 
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
+CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _TOKEN_SECONDS = 3607
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _MIRROR = "kubernetes.io/config.mirror"
@@ -35,8 +37,15 @@ class Admission:
     """Mutates and refuses objects on their way in; `token` draws random name parts."""
 
     def __init__(
-        self, *, storage: Storage, service_network: str, token: Callable[[int], str], node_ports: range
+        self,
+        *,
+        storage: Storage,
+        clock: Clock,
+        token: Callable[[int], str],
+        service_network: str = "10.96.0.0/16",
+        node_ports: range = range(30000, 32768),
     ) -> None:
+        self._clock = clock
         self._storage = storage
         self._network = ipaddress.ip_network(service_network)
         self._token = token
@@ -55,6 +64,10 @@ class Admission:
                 self._pod(call, obj)
             case "services":
                 self._service(obj)
+            case "customresourcedefinitions.apiextensions.k8s.io":
+                meta = obj["metadata"]
+                meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), CRD_FINALIZER})
+                self._crd(call, obj)
             case _:
                 pass
 
@@ -64,8 +77,15 @@ class Admission:
         Raises:
             ApiStatus: 422.
         """
-        if qualified(call.info) == "services" and not call.subresource:
-            self._service(obj)
+        if call.subresource:
+            return
+        match qualified(call.info):
+            case "services":
+                self._service(obj)
+            case "customresourcedefinitions.apiextensions.k8s.io":
+                self._crd(call, obj)
+            case _:
+                pass
 
     def delete(self, call: Call) -> None:
         """Admit a deletion.
@@ -152,6 +172,16 @@ class Admission:
                 used = True
         if used and not any(v.get("name") == name for v in volumes):
             spec["volumes"] = [*volumes, {"name": name, "projected": _token_sources()}]
+
+    # -- custom resource definitions
+
+    def _crd(self, call: Call, obj: Object) -> None:
+        name = obj["metadata"].get("name")
+        raise_if_any("CustomResourceDefinition", str(name), validate_crd(obj), call.group)
+        call.warnings.extend(text for text in crd_warnings(obj) if text not in call.warnings)
+        bucket = qualified(call.info)
+        others = [decode(r.value) for key, r in self._storage.scan(bucket) if key != name]
+        obj["status"] = crd_status(obj, others, now=self._clock.stamp())
 
     # -- services
 

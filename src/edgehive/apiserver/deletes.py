@@ -8,11 +8,11 @@ from edgehive.aio.storage import Storage
 from edgehive.apiserver.admission import Admission
 from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import Object, as_object, decode, encode, stored, to_served
-from edgehive.apiserver.context import Call, Clock, Selection, format_time, parse_time, qualified
+from edgehive.apiserver.context import Call, Clock, format_time, parse_time, qualified
 from edgehive.apiserver.kinds import tracks_generation
-from edgehive.apiserver.reads import ObjectList, Reader
+from edgehive.apiserver.reads import Reader
 from edgehive.apiserver.writes import is_finished
-from edgehive.kube.status import ApiStatus, bad_request, conflict, invalid, not_found
+from edgehive.kube.status import bad_request, conflict, invalid, not_found
 from edgehive.store.revisions import KeyMissing, Record, Stale
 
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
@@ -91,26 +91,6 @@ class Deleter:
             except KeyMissing as exc:
                 raise not_found(call.resource, call.name, call.group) from exc
         raise conflict(call.resource, call.name, "the object is changed too often", call.group)
-
-    async def delete_all(self, call: Call, selection: Selection, options: DeleteOptions) -> ObjectList:
-        """Delete what a selection selects; returns it as it was."""
-        found = self._reader.list(call.info, selection)
-        for raw in found.items:
-            meta = decode(raw)["metadata"]
-            one = Call(
-                call.info,
-                call.user,
-                str(meta.get("namespace", "")),
-                meta["name"],
-                manager=call.manager,
-                dry_run=call.dry_run,
-            )
-            try:
-                await self.delete(one, options)
-            except ApiStatus as exc:
-                if exc.code != 404:
-                    raise
-        return found
 
     def _check(self, call: Call, obj: Object, options: DeleteOptions) -> None:
         meta = obj["metadata"]

@@ -47,7 +47,7 @@ def prepare_update(info: ResourceInfo, old: Mapping[str, Any], new: Object, subr
     """Return the object that an update makes of `old`: each door lets only its own part through."""
     if subresource in {"status", "finalize"}:
         return _through_subresource(info, old, new, subresource)
-    if has_status(info):
+    if has_status(info) and subresource != "binding":
         _keep(old, new, "status")
     special = _UPDATE.get(str(info.gvr))
     if special is not None:

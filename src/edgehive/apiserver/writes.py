@@ -15,7 +15,7 @@ from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import Object, check_kind, decode, stored, to_served
 from edgehive.apiserver.context import Call, Clock
 from edgehive.apiserver.fields import check_fields, check_valid
-from edgehive.apiserver.kinds import prepare_create, prepare_update, tracks_generation, wanted
+from edgehive.apiserver.kinds import has_status, prepare_create, prepare_update, tracks_generation, wanted
 from edgehive.apiserver.reads import Reader
 from edgehive.kube.apply import server_side_apply, track_update
 from edgehive.kube.schema import Schema
@@ -293,6 +293,7 @@ class Writer:
             now=self._clock.stamp(),
             api_version=call.info.api_version,
             subresource=call.subresource,
+            ignored=("status",) if has_status(call.info) and not call.subresource else None,
         )
 
 

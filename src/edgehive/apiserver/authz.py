@@ -1,0 +1,135 @@
+"""Who may do what.
+
+A table of rules in the shape of RBAC (subjects, verbs, groups, resources, names, paths), and the node authorizer:
+a node sees itself and what its pods use. Rules are data, so that rules read from RBAC objects can join them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgehive.aio.storage import Storage
+from edgehive.apiserver.context import User
+from edgehive.apiserver.nodeauthz import NodeAuthorizer
+from edgehive.apiserver.rules import READ, WRITE, Attributes, Rule
+from edgehive.kube.status import ApiStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Rules for some users (by name or group)."""
+
+    rules: tuple[Rule, ...]
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def binds(self, user: User) -> bool:
+        """Tell whether `user` has these rules."""
+        return user.name in self.users or any(group in self.groups for group in user.groups)
+
+
+_ALL = ("*",)
+_HEALTH = ("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/")
+_DISCOVERY = (*_HEALTH, "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
+_KUBEEDGE = (
+    "reliablesyncs.kubeedge.io",
+    "devices.kubeedge.io",
+    "operations.kubeedge.io",
+    "rules.kubeedge.io",
+    "apps.kubeedge.io",
+    "policy.kubeedge.io",
+)
+# What KubeEdge's own chart gives cloudcore, plus the impersonation its upstream writes need.
+_CLOUDCORE = (
+    Rule(
+        WRITE,
+        ("",),
+        (
+            "nodes",
+            "nodes/status",
+            "pods",
+            "pods/status",
+            "configmaps",
+            "secrets",
+            "endpoints",
+            "services",
+            "serviceaccounts/token",
+            "persistentvolumes",
+            "persistentvolumeclaims",
+            "namespaces",
+            "events",
+        ),
+    ),
+    Rule(("delete",), ("",), ("pods", "configmaps", "nodes")),
+    Rule(READ, ("",), ("serviceaccounts",)),
+    Rule((*WRITE, "delete"), ("coordination.k8s.io",), ("leases",)),
+    Rule(WRITE, ("events.k8s.io",), ("events",)),
+    Rule(READ, ("discovery.k8s.io",), ("endpointslices",)),
+    Rule(_ALL, ("apiextensions.k8s.io",), ("customresourcedefinitions", "customresourcedefinitions/status")),
+    Rule(_ALL, _KUBEEDGE, _ALL),
+    Rule(READ, ("storage.k8s.io",), ("storageclasses", "volumeattachments", "csidrivers")),
+    Rule(READ, ("rbac.authorization.k8s.io",), _ALL),
+    Rule((*WRITE, "approve"), ("certificates.k8s.io",), _ALL),
+    Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
+    Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+    Rule(("impersonate",), ("",), ("users", "groups", "serviceaccounts")),
+    Rule(("impersonate",), ("authentication.k8s.io",), ("uids", "userextras/*")),
+)
+_SELF = Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews"))
+_WHO = Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",))
+
+
+def static_bindings() -> tuple[Binding, ...]:
+    """The table of this server."""
+    return (
+        Binding((Rule(_ALL, _ALL, _ALL), Rule(_ALL, paths=_ALL)), groups=("system:masters",)),
+        Binding((Rule(("get",), paths=_DISCOVERY), _SELF, _WHO), groups=("system:authenticated",)),
+        Binding((Rule(("get",), paths=_HEALTH),), groups=("system:unauthenticated",)),
+        Binding(_CLOUDCORE, users=("system:cloudcore",), groups=("system:cloudcore",)),
+        Binding((Rule(("get",), paths=("/metrics",)),), groups=("system:monitoring",)),
+    )
+
+
+class Authorizer:
+    """Decides by the table, then by what a node is."""
+
+    def __init__(self, *, storage: Storage, bindings: Iterable[Binding]) -> None:
+        self._bindings = tuple(bindings)
+        self._nodes = NodeAuthorizer(storage)
+
+    def allows(self, user: User, action: Attributes) -> bool:
+        """Tell whether `user` may do it."""
+        return any(rule.allows(action) for rule in self.rules(user)) or self._nodes.allows(user, action)
+
+    def rules(self, user: User) -> Iterator[Rule]:
+        """The rules of a user."""
+        for binding in self._bindings:
+            if binding.binds(user):
+                yield from binding.rules
+
+    def require(self, user: User, action: Attributes) -> None:
+        """Do nothing when it is allowed.
+
+        Raises:
+            ApiStatus: 403 in Kubernetes' words.
+        """
+        if not self.allows(user, action):
+            raise denied(user, action)
+
+
+def denied(user: User, a: Attributes) -> ApiStatus:
+    """403, in the words of Kubernetes' authorizer."""
+    if a.path:
+        return ApiStatus(
+            403, "Forbidden", f'forbidden: User "{user.name}" cannot {a.verb} path "{a.path}"', {"kind": ""}
+        )
+    qualified = f"{a.resource}.{a.group}" if a.group else a.resource
+    where = f' in the namespace "{a.namespace}"' if a.namespace else " at the cluster scope"
+    name = f' "{a.name}"' if a.name else ""
+    message = (
+        f'{qualified}{name} is forbidden: User "{user.name}" cannot {a.verb} resource '
+        f'"{a.full_resource}" in API group "{a.group}"{where}'
+    )
+    details: dict[str, Any] = {"name": a.name} if a.name else {}
+    details |= ({"group": a.group} if a.group else {}) | {"kind": a.resource}
+    return ApiStatus(403, "Forbidden", message, details)

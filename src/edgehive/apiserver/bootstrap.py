@@ -1,0 +1,56 @@
+"""What a cluster starts with: namespaces, and the service that names the API server itself."""
+
+import ipaddress
+
+from edgehive.apiserver.codec import Object
+from edgehive.apiserver.context import LOCAL, Call
+from edgehive.apiserver.registry import Registry
+from edgehive.kube.refs import GVR, NAMESPACES, SERVICES
+from edgehive.kube.status import ApiStatus
+
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "kubeedge")
+_ENDPOINTS = GVR("", "v1", "endpoints")
+
+
+async def bootstrap(registry: Registry, *, address: str, port: int, service_address: str = "") -> None:
+    """Create what is missing; safe to repeat."""
+    for name in _NAMESPACES:
+        await _ensure(registry, NAMESPACES, "", {"metadata": {"name": name}})
+    for key, _ in list(registry.storage.scan("namespaces")):
+        await registry.furnish(key)
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    spec: Object = {"type": "ClusterIP", "ports": ports, "sessionAffinity": "None"}
+    if service_address:
+        spec["clusterIP"] = service_address
+    service = {"metadata": {"name": "kubernetes", "labels": labels}, "spec": spec}
+    await _ensure(registry, SERVICES, "default", service)
+    if _is_reachable(address):
+        subset = {
+            "addresses": [{"ip": address}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }
+        endpoints = {"metadata": {"name": "kubernetes", "labels": labels}, "subsets": [subset]}
+        await _ensure(registry, _ENDPOINTS, "default", endpoints)
+
+
+async def _ensure(registry: Registry, gvr: GVR, namespace: str, obj: Object) -> None:
+    info = registry.catalog.find(gvr.group, gvr.version, gvr.resource)
+    if info is None:
+        return
+    try:
+        await registry.create(
+            Call(info, LOCAL, namespace, manager="apiserver", field_validation="Ignore"), obj
+        )
+    except ApiStatus as exc:
+        if exc.reason != "AlreadyExists":
+            raise
+
+
+def _is_reachable(address: str) -> bool:
+    """Endpoints may not be loopback or unspecified: Kubernetes refuses them, and nobody could use them."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not (parsed.is_loopback or parsed.is_unspecified or parsed.is_link_local)

@@ -1,0 +1,141 @@
+"""What a node may do: its own Node, Lease and pods, and the objects that those pods refer to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgehive.aio.storage import Storage
+from edgehive.apiserver.codec import decode
+from edgehive.apiserver.context import User
+from edgehive.apiserver.rules import READ, WRITE, Attributes, Rule
+from edgehive.kube.status import ApiStatus
+
+_NODE_RULES = (
+    Rule(("create", "get", "list", "watch", "update", "patch"), ("",), ("nodes", "nodes/status")),
+    Rule(READ, ("",), ("services",)),
+    Rule(READ, ("discovery.k8s.io",), ("endpointslices",)),
+    Rule(("create", "update", "patch"), ("", "events.k8s.io"), ("events",)),
+    Rule((*WRITE, "delete"), ("coordination.k8s.io",), ("leases",), namespaces=("kube-node-lease",)),
+    Rule((*READ, "create", "delete"), ("",), ("pods",)),
+    Rule(("get", "update", "patch"), ("",), ("pods/status",)),
+    Rule(("create",), ("",), ("pods/eviction",)),
+    Rule(("get", "list", "watch"), ("",), ("configmaps", "secrets")),
+    Rule(("get",), ("",), ("serviceaccounts",)),
+    Rule(("create",), ("",), ("serviceaccounts/token",)),
+    Rule(("get", "list", "watch"), ("storage.k8s.io",), ("csidrivers", "storageclasses")),
+    Rule(("create", "get", "list", "watch"), ("certificates.k8s.io",), ("certificatesigningrequests",)),
+    Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
+    Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+)
+
+
+@dataclass(slots=True)
+class NodeAuthorizer:
+    """``system:node:NAME`` in group ``system:nodes``: its own node, pods, and what those refer to."""
+
+    storage: Storage
+    rules: tuple[Rule, ...] = field(default=_NODE_RULES)
+
+    def allows(self, user: User, a: Attributes) -> bool:
+        """Tell whether a node may do it."""
+        node = node_name(user)
+        if not node or not any(rule.allows(a) for rule in self.rules):
+            return False
+        match a.resource:
+            case "nodes" if a.verb in {"update", "patch", "create"} or a.subresource:
+                return a.name in {node, ""} if a.verb == "create" else a.name == node
+            case "leases":
+                return a.name == node or (a.verb == "create" and not a.name)
+            case "pods":
+                return self._pod(node, a)
+            case "configmaps" | "secrets":
+                return bool(a.name) and self._uses(node, a)
+            case "serviceaccounts":
+                return any(_account(pod) == a.name for pod in self._pods(node, a.namespace))
+            case _:
+                return True
+
+    def _pod(self, node: str, a: Attributes) -> bool:
+        if a.verb in {"list", "watch"} and not a.name:
+            return a.field_node == node
+        if a.verb == "create" and not a.subresource:
+            return True  # a mirror pod: `check_mirror` looks at the body
+        record = self.storage.get("pods", f"{a.namespace}/{a.name}")
+        return record is None or (decode(record.value).get("spec") or {}).get("nodeName") == node
+
+    def _pods(self, node: str, namespace: str) -> Iterator[dict[str, Any]]:
+        mark = b'"nodeName":"%b"' % node.encode()
+        for _, record in self.storage.scan("pods", f"{namespace}/"):
+            if mark in record.value:
+                pod = decode(record.value)
+                if (pod.get("spec") or {}).get("nodeName") == node:
+                    yield pod
+
+    def _uses(self, node: str, a: Attributes) -> bool:
+        return any((a.resource, a.name) in set(references(pod)) for pod in self._pods(node, a.namespace))
+
+
+def node_name(user: User) -> str:
+    """The node that a user is, or ``""``."""
+    prefix = "system:node:"
+    if "system:nodes" in user.groups and user.name.startswith(prefix):
+        return user.name.removeprefix(prefix)
+    return ""
+
+
+def check_mirror(user: User, pod: dict[str, Any]) -> None:
+    """A node may create only mirror pods, bound to itself, that use nothing secret.
+
+    Raises:
+        ApiStatus: 403.
+    """
+    node = node_name(user)
+    if not node:
+        return
+    spec, annotations = pod.get("spec") or {}, (pod.get("metadata") or {}).get("annotations") or {}
+    problem = ""
+    if "kubernetes.io/config.mirror" not in annotations:
+        problem = "pod does not have the mirror annotation, a node can only create mirror pods"
+    elif spec.get("nodeName") != node:
+        problem = f'node "{node}" can only create pods with spec.nodeName set to itself'
+    elif any(True for _ in references(pod)):
+        problem = "a mirror pod may not refer to secrets, configmaps or service accounts"
+    if problem:
+        raise ApiStatus(403, "Forbidden", f"pods is forbidden: {problem}", {"kind": "pods"})
+
+
+def _account(pod: dict[str, Any]) -> str:
+    return str((pod.get("spec") or {}).get("serviceAccountName") or "default")
+
+
+def references(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (resource, name) of every configmap and secret that a pod refers to."""
+    spec = pod.get("spec") or {}
+    for secret in spec.get("imagePullSecrets") or ():
+        yield "secrets", str(secret.get("name", ""))
+    for volume in spec.get("volumes") or ():
+        for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+            yield from _volume_references(source)
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for container in spec.get(kind) or ():
+            for entry in (*(container.get("env") or ()), *(container.get("envFrom") or ())):
+                yield from _env_references({**entry, **(entry.get("valueFrom") or {})})
+
+
+def _volume_references(source: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    secret, config = source.get("secret") or {}, source.get("configMap") or {}
+    if secret:
+        yield "secrets", str(secret.get("secretName") or secret.get("name") or "")
+    if config:
+        yield "configmaps", str(config.get("name", ""))
+
+
+def _env_references(source: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, resource in (
+        ("secretKeyRef", "secrets"),
+        ("secretRef", "secrets"),
+        ("configMapKeyRef", "configmaps"),
+        ("configMapRef", "configmaps"),
+    ):
+        if source.get(key):
+            yield resource, str(source[key].get("name", ""))

@@ -1,0 +1,86 @@
+"""The questions of the API: may I, who am I, who is this."""
+
+from typing import Any
+
+from edgehive.apiserver.authn import Authenticator
+from edgehive.apiserver.authz import Authorizer
+from edgehive.apiserver.codec import Object, encode
+from edgehive.apiserver.context import User
+from edgehive.apiserver.rules import Attributes
+from edgehive.kube.status import ApiStatus, bad_request
+
+
+class Reviews:
+    """Answers ``SelfSubjectAccessReview`` and its relatives; nothing of them is stored."""
+
+    def __init__(self, *, authenticator: Authenticator, authorizer: Authorizer) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+
+    def answer(self, kind: str, user: User, body: Object) -> bytes:
+        """Answer one review; raises `ApiStatus`."""
+        spec = body.get("spec") or {}
+        if not isinstance(spec, dict):
+            raise bad_request("spec must be an object")
+        group = (
+            "authentication.k8s.io"
+            if kind in {"SelfSubjectReview", "TokenReview"}
+            else "authorization.k8s.io"
+        )
+        status = self._status(kind, user, spec)
+        answer = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None}}
+        return encode(answer | ({"spec": spec} if kind != "SelfSubjectReview" else {}) | {"status": status})
+
+    def _status(self, kind: str, user: User, spec: dict[str, Any]) -> dict[str, Any]:
+        match kind:
+            case "SelfSubjectAccessReview":
+                return self._access(user, spec)
+            case "SubjectAccessReview":
+                asked = User(
+                    str(spec.get("user", "")), tuple(spec.get("groups") or ()), str(spec.get("uid", ""))
+                )
+                return self._access(asked, spec)
+            case "SelfSubjectRulesReview":
+                return self._rules(user)
+            case "SelfSubjectReview":
+                return {"userInfo": _user_info(user)}
+            case _:
+                return self._token(spec)
+
+    def _access(self, user: User, spec: dict[str, Any]) -> dict[str, Any]:
+        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+        if isinstance(resource, dict):
+            fields = ("verb", "group", "resource", "subresource", "namespace", "name")
+            action = Attributes(**{key: str(resource.get(key) or "") for key in fields})
+        elif isinstance(path, dict):
+            action = Attributes(str(path.get("verb") or ""), path=str(path.get("path") or ""))
+        else:
+            raise bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified")
+        return {"allowed": self._authorizer.allows(user, action)}
+
+    def _rules(self, user: User) -> dict[str, Any]:
+        found = [rule.describe() for rule in self._authorizer.rules(user)]
+        return {
+            "resourceRules": [rule for rule in found if "resources" in rule],
+            "nonResourceRules": [rule for rule in found if "nonResourceURLs" in rule],
+            "incomplete": False,
+        }
+
+    def _token(self, spec: dict[str, Any]) -> dict[str, Any]:
+        try:
+            user, audiences = self._authenticator.check_token(str(spec.get("token") or ""))
+        except ApiStatus:
+            return {"authenticated": False, "error": "invalid bearer token"}
+        wanted = [a for a in spec.get("audiences") or audiences if a in audiences]
+        if not wanted:
+            return {"authenticated": False, "error": "token audiences are invalid for the target audiences"}
+        return {"authenticated": True, "user": _user_info(user), "audiences": wanted}
+
+
+def _user_info(user: User) -> dict[str, Any]:
+    info: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.extra:
+        info["extra"] = user.extra
+    return info
