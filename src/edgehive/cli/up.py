@@ -112,7 +112,7 @@ class _Up:
         edges = [self._start_edge(node, index, endpoint) for index, node in enumerate(self._names)]
         for node, edge in zip(self._names, edges, strict=True):
             self._await_ready(edge)
-            console.done(f"node {node} has joined")
+            console.done(f"edgecore of node {node} is running")
         for node in self._names:
             self._await_node(node, edges)
         self._print_next_steps()

@@ -19,8 +19,13 @@ def to_yaml(data: Mapping[str, Any], indent: int = 0) -> str:
         if isinstance(value, Mapping) and value:
             lines.append(f"{pad}{key}:\n{to_yaml(value, indent + 1)}")
         else:
-            lines.append(f"{pad}{key}: {json.dumps(value, ensure_ascii=False)}\n")
+            lines.append(f"{pad}{key}: {_scalar(value)}\n")
     return "".join(lines)
+
+
+def _scalar(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
 
 
 def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
