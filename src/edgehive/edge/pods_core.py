@@ -150,7 +150,7 @@ class PodCore:
             if problem.reason == "CreateContainerConfigError":
                 initial = maximum = CONFIG_RETRY
             self._retries.setdefault(key, Retry(initial, maximum)).fail(problem, now)
-            if isinstance(action, StartContainer):
+            if isinstance(action, StartContainer) and problem.reason != "CreateContainerConfigError":
                 self._images.pop(action.container.name, None)
             return
         self._retries.pop(key, None)

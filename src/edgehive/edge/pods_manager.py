@@ -215,7 +215,7 @@ class PodManager:
         group.create_task(self._run_worker(worker), name=f"pod {core.pod.key}")
 
     async def _run_worker(self, worker: PodWorker) -> None:
-        backoff = Backoff(1.0, 30.0)
+        backoff = Backoff(1.0, 10.0)
         pod = worker.core.pod
         while True:
             try:

@@ -69,16 +69,17 @@ class PodWorker:
         self._interrupt = asyncio.Event()
         self._observe = True
         self._refresh_at: float | None = None
-        self._stopping_with: int | None = None
 
     # --- called by the manager --------------------------------------------------------------------------
 
     def receive_pod(self, pod: Pod) -> None:
         """Take a new version of the pod."""
         was_stopping, grace = self.core.stopping, self.core.pod.grace
+        old = self.core.pod.metadata
         self.core.receive_pod(pod)
-        if self.core.mounted:
-            self._refresh_at = 0.0  # labels and annotations may be shown in a volume
+        shown = (old.labels, old.annotations) != (pod.metadata.labels, pod.metadata.annotations)
+        if shown and self.core.mounted:
+            self._refresh_at = 0.0  # they may be in a volume
         if self.core.stopping and (not was_stopping or self.core.pod.grace < grace):
             self._interrupt.set()
         self._wake.set()
@@ -186,7 +187,7 @@ class PodWorker:
             image = await self._do(action) or ""
         except RuntimeFailure as exc:
             problem = Problem(exc.reason, exc.message)
-        except (Transient, StorageError) as exc:
+        except (Transient, StorageError, OSError) as exc:
             problem = Problem(_REASONS.get(type(action), "RuntimeUnavailable"), str(exc))
         if problem is not None:
             log.warning(

@@ -111,6 +111,8 @@ def spec_restarts(policy: str, exit_codes: Iterable[int]) -> bool:
 def _container_status(given: StatusInput, container: Container, *, init: bool) -> JsonObject:
     name = container.name
     info = given.latest.get(name)
+    if info is None and (given.final_phase or given.stopped) and (told := _told(given, name, init=init)):
+        return told  # it ended and was removed since; what was reported stays true
     before = given.before.get(name)
     problem = given.waiting.get(name)
     state: JsonObject
@@ -147,6 +149,14 @@ def _container_status(given: StatusInput, container: Container, *, init: bool) -
     if info is not None:
         status["containerID"] = f"{given.runtime_name}://{info.id}"
     return status
+
+
+def _told(given: StatusInput, name: str, *, init: bool) -> JsonObject | None:
+    statuses = given.previous.get("initContainerStatuses" if init else "containerStatuses", ())
+    told = next((one for one in statuses if isinstance(one, dict) and one.get("name") == name), None)
+    if told is None or "terminated" not in (told.get("state") or {}):
+        return None
+    return {"lastState": {}, "started": False, "ready": False, "restartCount": 0} | told
 
 
 def _waiting(problem: Problem) -> JsonObject:

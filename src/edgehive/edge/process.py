@@ -395,6 +395,9 @@ class ProcessRuntime:
             return State.EXITED
         if not record.started_at:
             return State.CREATED
+        if record.id in self._watched:
+            bound_log(Path(record.log_path))
+            return State.RUNNING  # its shim is there, or the loop had said so
         directory = self._state.directory(record.id)
         exit_file = directory / "exit"
         try:
@@ -460,8 +463,11 @@ class ProcessRuntime:
         """There are none."""
 
     async def events(self) -> AsyncIterator[str]:
-        """Yield the uid of a pod as soon as one of its commands has ended."""
+        """Yield the uid of a pod as soon as one of its commands has ended; one "" says that this works."""
         self._open()
+        if not hasattr(os, "pidfd_open"):
+            return
+        yield ""
         while True:
             await self._changed.wait()
             self._changed.clear()
