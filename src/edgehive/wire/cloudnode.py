@@ -173,9 +173,9 @@ class CloudNode:
         known = self._records.get(record.key)
         if known is None:
             return self._gate(message, record, now)
-        if not message.is_response and message.version <= parse_version(known.version):
-            return Verdict.DONE
-        return self._offer(message, known, now)
+        if message.is_response or self._needs(message.message.resource, known, message.version):
+            return self._offer(message, known, now)
+        return Verdict.DONE
 
     def record_changed(self, record: SyncRecord, now: float) -> None:
         """A record was added or changed (by us or by another instance)."""
@@ -343,6 +343,10 @@ class CloudNode:
     def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
         self._records.pop(known.key, None)
         self._writer.deleted(known, now)
+        for record in list(self._records.values()):
+            # A new incarnation under the same name may have to be sent again (see Lane).
+            if record.object_name == known.object_name and record.kind == known.kind:
+                self._check(record, now)
 
     def _check(self, record: SyncRecord, now: float) -> None:
         """Compare one record with the cached object."""
@@ -353,8 +357,17 @@ class CloudNode:
             if record.key not in self._checking:
                 self._checking.add(record.key)
                 self._checks.append(record)
-        elif not record.version or parse_version(cached.version) > parse_version(record.version):
+        elif not record.version or self._needs(_resource_of(cached), record, parse_version(cached.version)):
             self._offer(self._outbound(cached, first=False), record, now)
+
+    def _needs(self, resource: str, known: SyncRecord, version: int) -> bool:
+        """Whether the node lacks `version`.
+
+        What this session has sent counts for more than the record: another instance may have recorded a newer
+        version before this one, with a lagging cache, put an older one over it.
+        """
+        mark = self.session.pool.mark(resource, known.key.uid) if self.session is not None else 0
+        return version > (mark or parse_version(known.version))
 
     def _outbound(self, cached: CachedObject, *, first: bool) -> Outbound:
         message_id, timestamp = self._stamp()
@@ -364,7 +377,7 @@ class CloudNode:
                 id=message_id,
                 timestamp=timestamp,
                 operation=INSERT if first and kind not in _FIRST_IS_UPDATE else UPDATE,
-                resource=format_resource(cached.namespace, kind, cached.name),
+                resource=_resource_of(cached),
                 content=cached.raw,
                 resource_version=cached.version,
                 source=cached.source,
@@ -394,6 +407,10 @@ class CloudNode:
                 group=cls.RESOURCE_GROUP,
             )
         )
+
+
+def _resource_of(cached: CachedObject) -> str:
+    return format_resource(cached.namespace, cached.kind.lower(), cached.name)
 
 
 def orphaned(records: Iterable[SyncRecord], nodes: Iterable[str]) -> list[SyncRecord]:

@@ -18,7 +18,6 @@ from edgehive.wire import classify as cls
 from edgehive.wire.message import KEEPALIVE, Message, decode_message, encode_message
 from edgehive.wire.outbox import Entry, Outbox, Settled
 from edgehive.wire.resource import KEEPALIVE_RESOURCE
-from edgehive.wire.rows import plan_unclaimed
 from edgehive.wire.session import MAX_FRAME, Stamp
 
 
@@ -32,6 +31,11 @@ class LinkOptions:
     """A WebSocket ping is sent after this long without anything from the cloud."""
     dead_after: float = 15.0
     """The link is given up after this long without anything from the cloud, pongs included."""
+    deaf_after: float = 120.0
+    """The link is given up when something waits for an answer and no message at all has come for this long.
+
+    An original cloud at its node limit keeps the socket, answers pings and never speaks.
+    """
     dial_timeout: float = 30.0
     """`modules.edgeHub.websocket.handshakeTimeout`."""
     reconnect: float = 1.0
@@ -73,7 +77,10 @@ class SendPing:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message without a waiting request: for MetaManager, devicetwin, the buses, the task manager (by group)."""
+    """A message without a waiting request: for MetaManager, devicetwin, the buses, the task manager (by group).
+
+    An answer whose requester has given up comes here too; `rows.plan_incoming` knows what to do with it.
+    """
 
     message: Message
 
@@ -169,6 +176,7 @@ class EdgeLink:
         self._dial_by = 0.0
         self._up_since = 0.0
         self._heard = 0.0
+        self._spoken = 0.0
         self._pinged = 0.0
         self._next_keepalive = 0.0
         self._urgent: deque[bytes] = deque()
@@ -193,7 +201,7 @@ class EdgeLink:
         if self._state is not _State.DIALING:
             return
         self._state = _State.UP
-        self._up_since = self._heard = self._pinged = now
+        self._up_since = self._heard = self._spoken = self._pinged = now
         self._keepalive(now)
         self._events.append(Connected())
 
@@ -228,7 +236,7 @@ class EdgeLink:
         """
         if self._state is not _State.UP:
             return
-        self._heard = now
+        self._heard = self._spoken = now
         try:
             if len(data) > MAX_FRAME:
                 raise ProtocolError(f"a message of {len(data)} bytes is over the limit")
@@ -354,11 +362,7 @@ class EdgeLink:
             settled = self.outbox.receive_answer(message, now)
             if settled is not None:
                 self._events.append(settled)
-        elif message.group in (cls.RESOURCE_GROUP, cls.FUNC_GROUP, cls.USER_GROUP):
-            unclaimed = plan_unclaimed(message)
-            if unclaimed is not None:
-                self.send_ack(unclaimed, now)
-        else:
+        elif message.group != cls.USER_GROUP:
             self._events.append(Incoming(message))
 
     def _next_message(self, now: float) -> Message | None:
@@ -380,13 +384,16 @@ class EdgeLink:
 
     def _watch(self, now: float) -> None:
         """Keepalive, ping and the end of patience."""
-        silent = now - self._heard
-        if silent >= self._options.dead_after:
-            self.receive_closed(f"nothing from the cloud for {silent:.0f} s", now)
+        # The very sums that `deadline` returns: a difference may round to just below, and spin the caller.
+        if now >= self._heard + self._options.dead_after:
+            self.receive_closed(f"nothing from the cloud for {now - self._heard:.0f} s", now)
+            return
+        if now >= self._spoken + self._options.deaf_after and (self._pending or len(self.outbox)):
+            self.receive_closed("the cloud answers pings but nothing else", now)
             return
         if now >= self._next_keepalive:
             self._keepalive(now)
-        if now - max(self._heard, self._pinged) >= self._options.ping:
+        if now >= max(self._heard, self._pinged) + self._options.ping:
             self._pinged = now
             self._events.append(SendPing())
 

@@ -7,6 +7,10 @@ from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import POD
 
 
+RESEND = -1
+"""A high-water mark below every version: whatever the caches hold is to be sent once more."""
+
+
 class Verdict(Enum):
     """What became of an offered message."""
 
@@ -16,7 +20,7 @@ class Verdict(Enum):
     STALE = "stale"
     """The same or a newer version, or the delete, is on its way or was given up for something newer."""
     DONE = "done"
-    """The edge has acknowledged this or a newer version in this session (or a newer incarnation made it moot)."""
+    """The edge has acknowledged this or a newer version in this session."""
     NO_VERSION = "no-version"
     """An update without a numeric resourceVersion: the original drops it too (or panics)."""
     FULL = "full"
@@ -86,7 +90,7 @@ class Lane:
             return
         if message.is_delete:
             self.acked_gone = True
-        else:
+        elif self.version != RESEND:
             self.acked = max(self.acked, message.version)
             self.version = max(self.version, message.version)
 
@@ -142,14 +146,14 @@ class Lane:
         if any(m.is_delete and m.uid == message.uid for m in self._all()):
             return Verdict.STALE
         self.queue = [m for m in self.queue if m.uid != message.uid or m.is_response]
-        if self.sent_uid != self.uid:
-            at = next((i for i, m in enumerate(self.queue) if m.uid == self.uid), len(self.queue))
-            self.queue.insert(at, message)
-            return Verdict.QUEUED
-        if self._is_pod(message):
-            self.queue.append(message)  # the edge compares the UID before it removes a pod
-            return Verdict.QUEUED
-        return Verdict.DONE  # the row already belongs to the new incarnation
+        at = next((i for i, m in enumerate(self.queue) if m.uid == self.uid), len(self.queue))
+        follows = at < len(self.queue)
+        self.queue.insert(at, message)
+        if self.sent_uid == self.uid and not follows and not self.gone and not self._is_pod(message):
+            # An original edge compares UIDs for pods only: this delete removes the row of the new incarnation
+            # there. Forget that it was sent, so that it is sent again.
+            self.version = self.acked = RESEND
+        return Verdict.QUEUED
 
     def _append(self, message: Outbound, replaced: bool) -> Verdict:
         self.queue.append(message)

@@ -140,7 +140,7 @@ def valid_key(key: SyncKey) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CreateSync:
-    """POST `sync_object(record)`; 409 AlreadyExists counts as done."""
+    """POST `sync_object(record)`; 409 with reason AlreadyExists (only that) counts as done."""
 
     record: SyncRecord
 

@@ -50,6 +50,8 @@ class OutboxLimits:
     """Sent again when the cloud has not answered by then (the original answers most failures with silence)."""
     retry: float = 1.0
     retry_max: float = 60.0
+    conflicts: int = 5
+    """Attempts after which a 409 is final: it may be a race, or a UID that is gone for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +166,15 @@ class Outbox:
         return parent_id in self._flying
 
     def receive_answer(self, answer: Message, now: float) -> Settled | None:
-        """An answer by parent id; ``None`` if it is not to one of ours, or if it asks to try again (429, 5xx)."""
+        """An answer by parent id; ``None`` if it is not to one of ours, or if it asks to try again (409, 429, 5xx)."""
         subject = self._flying.pop(answer.parent_id, None)
         if subject is None:
             return None
         lane = self._lanes[subject]
         item = lane.items[0]
         error = answer_error(answer.content)
-        if error is not None and error.retryable:
+        conflict = error is not None and error.code == 409 and item.attempts < self._limits.conflicts
+        if error is not None and (error.retryable or conflict):
             self._pause(subject, lane, item, now)
             return None
         lane.items.pop(0)

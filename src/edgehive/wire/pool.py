@@ -189,6 +189,11 @@ class NodeMessagePool:
             taken.append(message)
         return taken
 
+    def mark(self, resource: str, uid: str) -> int:
+        """The newest version of the object that this session was given as an update or has acknowledged; 0: none."""
+        lane = self._lanes.get(resource)
+        return lane.version if lane is not None and lane.uid == uid else 0
+
     def pending_once(self) -> list[Outbound]:
         """The fire-once messages that were never written (for a backlog, when the session ends)."""
         return list(self._once or ())

@@ -89,12 +89,23 @@ class _Object(msgspec.Struct, gc=False):
 _object: Final = msgspec.json.Decoder(_Object)
 _NOTHING: Final = _Meta()
 
+_FETCHED: Final = frozenset(
+    {
+        res.CONFIGMAP,
+        res.SECRET,
+        res.PERSISTENT_VOLUME,
+        res.PERSISTENT_VOLUME_CLAIM,
+        res.VOLUME_ATTACHMENT,
+    }
+)
+"""Types whose query answers the cloud records as delivered."""
+
 _NOT_EDGED: Final = frozenset({res.NODE})
 """Types that the original stores without telling edged about an update."""
 
 
 def plan_incoming(message: Message, stored: Row | None) -> Plan:
-    """Decide about a message without parent (group ``resource`` or ``func``); `stored` is the row of its resource.
+    """Decide about a message nobody asked for (group ``resource`` or ``func``); `stored` is the row of its resource.
 
     Where the original would not acknowledge (an ``update`` from a source that is not on its list) this does:
     the row is stored either way, and the cloud would repeat the message for ever.
@@ -103,6 +114,8 @@ def plan_incoming(message: Message, stored: Row | None) -> Plan:
         ProtocolError: the content is not JSON.
     """
     target = res.find_resource(message.resource)
+    if message.operation == RESPONSE:
+        return _plan_unclaimed(message, stored)
     if message.operation not in (INSERT, UPDATE, DELETE):
         return Plan(ignored=f"unknown operation {message.operation!r}")
     if target is None:
@@ -130,6 +143,23 @@ def _plan_delete(message: Message, target: res.Resource, stored: Row | None) -> 
     if target.type == res.POD and target.name:
         changes = (*changes, Remove(res.format_resource(target.namespace, res.PODPATCH, target.name)))
     return Plan(changes=changes, forward=forward, ack=_ack_of(message))
+
+
+def _plan_unclaimed(message: Message, stored: Row | None) -> Plan:
+    """An answer whose requester is gone.
+
+    The original drops it in silence, and the cloud repeats it until the link ends. It is acknowledged here, and
+    since the cloud then takes the object for delivered, it is stored as it would have been.
+    """
+    target = res.find_resource(message.resource)
+    if target is None or target.type not in _FETCHED or message.content.strip() == OK:
+        return Plan(ack=message)
+    body, error = _unwrap(content_data(message.content))
+    if body is None or error is not None:
+        return Plan(ack=message)
+    if _older(body, stored, message.resource_version):
+        return Plan(ack=message, stale=True)
+    return Plan(changes=(Put(Row(message.resource, target.type, body)),), forward=Forward.EDGED, ack=message)
 
 
 def _forward(message: Message, kind: str) -> Forward:
@@ -194,10 +224,7 @@ def plan_answer(request: Message, answer: Message, stored: Row | None) -> Answer
 
 
 def plan_unclaimed(answer: Message) -> Message | None:
-    """What to acknowledge for an answer whose requester is gone: itself, unstored, so that the cloud stops.
-
-    The original drops it in silence, and the cloud then repeats it until the link ends.
-    """
+    """What to acknowledge for an answer whose requester is gone; prefer `plan_incoming`, which also stores it."""
     return answer if answer.operation == RESPONSE and answer.group != cls.USER_GROUP else None
 
 

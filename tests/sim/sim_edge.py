@@ -1,0 +1,295 @@
+"""edgecore in the simulator: EdgeLink, the outbox, the row rules, and a disk that survives crashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from sim_engine import CALM, Process, Sim, Wire
+
+from edgehive.kit.errors import StorageError
+from edgehive.wire import classify as cls
+from edgehive.wire import rows
+from edgehive.wire.edgelink import (
+    Answered,
+    Connected,
+    Dial,
+    Disconnected,
+    EdgeLink,
+    Incoming,
+    LinkOptions,
+    SendPing,
+)
+from edgehive.wire.message import PATCH, QUERY, RESPONSE, Message
+from edgehive.wire.outbound import parse_version
+from edgehive.wire.outbox import Entry, Outbox, OutboxLimits
+from edgehive.wire.rows import Put, Remove, Row
+
+
+def ids(value: bytes) -> tuple[str, int]:
+    """UID and version of a stored object."""
+    meta = json.loads(value)["metadata"]
+    return meta.get("uid", ""), parse_version(meta.get("resourceVersion", ""))
+
+
+class Disk:
+    """What survives a crash of the edge."""
+
+    def __init__(self, sim: Sim, name: str) -> None:
+        self.sim = sim
+        self.name = name
+        self.rows: dict[str, Row] = {}
+        self.outbox: dict[int, Entry] = {}
+        self.stored: dict[str, int] = {}  # uid -> newest version that was ever durable here
+        self.removed: set[str] = set()  # uids whose delete was durable here
+        self.guarded = True
+
+    def apply(self, changes: Iterable[Put | Remove]) -> None:
+        changes = tuple(changes)
+        if self.sim.chance(self.sim.chaos.disk_error):
+            raise StorageError("no space left on device")
+        for change in changes:
+            if isinstance(change, Put):
+                self._put(change.row)
+            else:
+                row = self.rows.pop(change.key, None)
+                if row is not None:
+                    self.removed.add(ids(row.value)[0])
+
+    def _put(self, row: Row) -> None:
+        uid, version = ids(row.value)
+        old = self.rows.get(row.key)
+        if old is not None:
+            old_uid, old_version = ids(old.value)
+            if self.guarded and version < old_version:
+                self.sim.fail(
+                    f"{self.name}: {row.key} goes from {old_uid}@{old_version} back to {uid}@{version}"
+                )
+            if old_uid != uid:
+                self.removed.add(old_uid)
+        self.rows[row.key] = row
+        self.stored[uid] = max(self.stored.get(uid, 0), version)
+
+    # wire.outbox.OutboxStore
+
+    def load(self) -> Iterable[Entry]:
+        return list(self.outbox.values())
+
+    def save(self, entry: Entry, replaces: int | None) -> None:
+        if self.sim.chance(self.sim.chaos.disk_error):
+            raise StorageError("no space left on device")
+        if replaces is not None:
+            self.outbox.pop(replaces, None)
+        self.outbox[entry.sequence] = entry
+
+    def drop(self, sequence: int) -> None:
+        if self.sim.chance(self.sim.chaos.disk_error):
+            raise StorageError("no space left on device")
+        self.outbox.pop(sequence, None)
+
+
+class Edge(Process):
+    """One edgecore. `go`: behaves like the original where that matters (drops unclaimed answers, no version guard)."""
+
+    def __init__(self, sim: Sim, name: str, dial: Callable[[str], Wire | None], *, go: bool = False) -> None:
+        super().__init__(sim, name)
+        self.disk = Disk(sim, name)
+        self.disk.guarded = not go
+        self.dial = dial
+        self.go = go
+        self.accepted: dict[str, int] = {}  # pod uid -> newest status that was accepted
+        self.counter: dict[str, int] = {}
+        self.wire: Wire | None = None
+        self.sent_versions: dict[str, tuple[str, int]] = {}
+        self.asked: dict[str, Message] = {}
+
+    def boot(self) -> None:
+        sim = self.sim
+        self.wire = None
+        self.asked = {}
+        outbox = Outbox(store=self.disk, limits=OutboxLimits(entries=50, in_flight=4, answer_timeout=8.0))
+        options = LinkOptions(ping=2.0, dead_after=6.0)
+        self.link = EdgeLink(now=sim.now, stamp=sim.stamp, rng=sim.rng.random, outbox=outbox, options=options)
+        self.later(sim.rng.uniform(0.2, 1.0), self.work)
+
+    def lost(self) -> None:
+        if self.wire is not None:
+            self.wire.close(0)
+        self.wire = None
+
+    def tick(self) -> None:
+        self.link.handle_timer(self.sim.now)
+
+    # Local producers
+
+    def work(self) -> None:
+        """Report pod statuses, ask for a ConfigMap now and then; nothing more once calm has come."""
+        rng = self.sim.rng
+        if self.sim.chaos is CALM:
+            return
+        for row in list(self.disk.rows.values()):
+            if row.type == "pod" and rng.random() < 0.4:
+                self.report(row)
+        if rng.random() < 0.3:
+            self.ask(rng.choice(("shared", "extra", "absent")))
+        self.later(rng.uniform(0.3, 1.5), self.work)
+
+    def report(self, row: Row) -> None:
+        uid, _ = ids(row.value)
+        number = self.counter.get(uid, 0) + 1
+        self.counter[uid] = number
+        message_id, timestamp = self.sim.stamp()
+        message = Message(
+            id=message_id,
+            timestamp=timestamp,
+            operation=PATCH,
+            resource=row.key.replace("/pod/", "/podpatch/"),
+            content=json.dumps(json.dumps({"metadata": {"uid": uid}, "status": {"n": number}})).encode(),
+            source=cls.EDGED,
+            group=cls.META_GROUP,
+        )
+        try:
+            self.link.send_kept(message, self.sim.now, replace=True)
+        except StorageError:
+            self.sim.note(self.name, "status %d of %s not accepted", number, uid)
+            return
+        self.accepted[uid] = number
+        self.point("after accepting a status")
+
+    def ask(self, name: str) -> None:
+        message_id, timestamp = self.sim.stamp()
+        message = Message(
+            id=message_id,
+            timestamp=timestamp,
+            operation=QUERY,
+            resource=f"default/configmap/{name}",
+            source=cls.EDGED,
+            group=cls.META_GROUP,
+        )
+        self.asked[message_id] = message
+        self.link.send_request(message, self.sim.now, timeout=self.sim.rng.choice((0.05, 5.0)))
+
+    # The link
+
+    def pump(self) -> None:
+        while events := self.link.events():
+            for event in events:
+                self.handle(event)
+        self.flush()
+        self.wake_at(self.link.deadline())
+        if len(self.link.outbox) > 50:
+            self.sim.fail(f"{self.name}: the outbox has outgrown its bound")
+
+    def flush(self) -> None:
+        if self.wire is not None:
+            for frame in self.link.data_to_send(self.sim.now, 1000):
+                if self.sim.tracing:
+                    self.sim.note(self.name, "> %s", frame[:400].decode())
+                self.wire.send(0, frame)
+
+    def handle(self, event: object) -> None:
+        if isinstance(event, Dial):
+            self.connect()
+        elif isinstance(event, Disconnected):
+            self.sim.note(self.name, "link down: %s", event.reason)
+            if self.wire is not None:
+                self.wire.close(0)
+                self.wire = None
+            self.sent_versions = {}
+        elif isinstance(event, Incoming):
+            self.incoming(event.message)
+        elif isinstance(event, Answered):
+            self.answered(event)
+        elif isinstance(event, SendPing):
+            self.ping()
+        elif isinstance(event, Connected):
+            self.sim.note(self.name, "link up")
+
+    def connect(self) -> None:
+        wire = self.dial(self.name)
+        if wire is None:
+            self.later(0.05, partial(self.failed, "refused"))
+            return
+        self.wire = wire
+        wire.ends[0].receive = lambda frame: self.step(partial(self.received, wire, frame))
+        wire.ends[0].closed = lambda reason: self.step(partial(self.closed, wire, reason))
+        self.later(0.05, partial(self.connected, wire))
+
+    def failed(self, reason: str) -> None:
+        self.link.receive_closed(reason, self.sim.now)
+
+    def connected(self, wire: Wire) -> None:
+        if self.wire is wire and wire.open:
+            self.link.receive_connected(self.sim.now)
+
+    def closed(self, wire: Wire, reason: str) -> None:
+        if self.wire is wire:
+            self.wire = None
+            self.link.receive_closed(reason, self.sim.now)
+
+    def ping(self) -> None:
+        wire = self.wire
+        if wire is not None and wire.open and not wire.dead:
+            self.later(0.1, lambda: self.pong(wire))
+
+    def pong(self, wire: Wire) -> None:
+        if self.wire is wire and wire.open and not wire.dead:
+            self.link.receive_pong(self.sim.now)
+
+    def received(self, wire: Wire, frame: bytes) -> None:
+        if self.wire is not wire:
+            return
+        self.link.receive_frame(frame, self.sim.now)
+
+    # MetaManager
+
+    def incoming(self, message: Message) -> None:
+        if self.go and message.operation == RESPONSE:
+            return  # the original drops an answer whose requester is gone, and does not acknowledge it
+        self.check_order(message)
+        stored = self.disk.rows.get(message.resource)
+        if self.go and (message.operation != "delete" or "/pod/" not in message.resource):
+            stored = None  # the original compares nothing but the UID of a pod to be deleted
+        plan = rows.plan_incoming(message, stored)
+        self.point("before the durable write")
+        try:
+            self.store(plan.changes, message)
+        except StorageError as exc:
+            message_id, timestamp = self.sim.stamp()
+            self.link.send_now(
+                rows.store_failure(message, str(exc), new_id=message_id, timestamp=timestamp), self.sim.now
+            )
+            return
+        self.point("between write and ACK")
+        if plan.ack is not None:
+            self.acknowledge(plan.ack)
+
+    def store(self, changes: Iterable[Put | Remove], message: Message) -> None:
+        if changes:
+            self.disk.apply(changes)
+
+    def acknowledge(self, message: Message) -> None:
+        self.link.send_ack(message, self.sim.now)
+
+    def answered(self, event: Answered) -> None:
+        request = self.asked.pop(event.request_id)
+        stored = None if self.go else self.disk.rows.get(rows.answer_key(request))
+        answer = rows.plan_answer(request, event.message, stored)
+        try:
+            self.store(answer.changes, event.message)
+        except StorageError:
+            return
+        self.point("between storing an answer and its ACK")
+        if answer.ack:
+            self.acknowledge(event.message)
+
+    def check_order(self, message: Message) -> None:
+        """Within one connection no object goes back in time."""
+        if message.operation not in ("insert", "update"):
+            return
+        uid, version = ids(message.content)
+        last = self.sent_versions.get(message.resource)
+        if last is not None and last[0] == uid and version < last[1]:
+            self.sim.fail(f"{self.name}: {message.resource} sent at {version} after {last[1]}")
+        self.sent_versions[message.resource] = (uid, version)
