@@ -217,9 +217,9 @@ def _apply(
     if previous is not None:
         owned = with_parents(set().union(*(entry.paths for entry in owners.values())))
         remove_paths(schema, result, with_parents(previous.paths) - owned - _UNOWNED)
-    _refresh_last_applied(result, wanted, me)
     changes = compare(schema, live, result)
     _take_over(owners, me, changes, force)
+    _refresh_last_applied(result, wanted, me)
     _encode(result, owners, before, now)
     return result
 

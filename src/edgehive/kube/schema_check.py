@@ -172,14 +172,19 @@ def _check_text(shape: Schema, value: str, path: str, errors: list[FieldError]) 
         test = FORMATS.get(shape.format)
         if test is not None and not test(value):
             detail = f"{path} in body must be of type {shape.format}: {show(value)}"
-            errors.append(fielderror.invalid_value(path, value, detail))
+            errors.append(_undecodable(shape)(path, value, detail))
+
+
+def _undecodable(shape: Schema) -> Callable[[str, Any, str], FieldError]:
+    """A Go struct cannot hold such a value at all, so for built-in kinds it counts as a wrong type."""
+    return fielderror.wrong_type if shape.decoded else fielderror.invalid_value
 
 
 def _check_number(shape: Schema, value: float, path: str, errors: list[FieldError]) -> None:
     low, high = _INT_RANGE.get(shape.format, (None, None)) if shape.type == "integer" else (None, None)
     if low is not None and high is not None and not low <= value <= high:
         detail = f"{path} in body must be of type {shape.format}: {show(value)}"
-        errors.append(fielderror.invalid_value(path, value, detail))
+        errors.append(_undecodable(shape)(path, value, detail))
     if shape.minimum is not None:
         bad = value <= shape.minimum if shape.exclusive_minimum else value < shape.minimum
         word = "greater than" if shape.exclusive_minimum else "greater than or equal to"

@@ -11,7 +11,6 @@ from edgehive.kube.names import (
     is_ip,
     name_problem,
 )
-from edgehive.kube.quantity import parse_quantity
 from edgehive.kube.validation_container import validate_container
 from edgehive.kube.validation_parts import Object, choice, inner_path_problem, objects
 from edgehive.kube.validation_scheduling import validate_scheduling
@@ -178,11 +177,6 @@ def _validate_volume_source(kind: str, source: Object, path: str, errors: list[F
             errors.append(err.required(f"{where}.path"))
         elif problem := inner_path_problem(item["path"]):
             errors.append(err.invalid_value(f"{where}.path", item["path"], problem))
-    if kind == "emptyDir" and source.get("sizeLimit") is not None:
-        try:
-            parse_quantity(source["sizeLimit"])
-        except ValueError as error:
-            errors.append(err.invalid_value(f"{path}.sizeLimit", source["sizeLimit"], str(error)))
 
 
 def validate_pod(pod: Object) -> list[FieldError]:
