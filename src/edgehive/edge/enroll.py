@@ -26,7 +26,6 @@ from edgehive.wire.endpoint import NODE_USER_PREFIX
 log = logging.getLogger(__name__)
 
 _CHILD_TIMEOUT = 120.0
-_LONGEST_SLEEP = 3600.0  # a clock that was set is noticed within an hour
 
 
 class EnrollLater(Transient):
@@ -100,6 +99,9 @@ class Enroller:
         self._now = now
         self._rng = rng
         self._run_job = run_job
+        self.first_retry = 1.0
+        self.longest_sleep = 3600.0
+        """A clock that was set is noticed within this time."""
 
     def current(self) -> Identity | None:
         """The identity on disk if it is this node's and usable, else ``None`` (the log says why)."""
@@ -134,7 +136,7 @@ class Enroller:
                 f"this node has no certificate and no token to join with ({self._cert})",
                 hint="put a token into modules.edgeHub.token; get one with: keadm gettoken",
             )
-        backoff = Backoff(1.0, 30.0, jitter=0.2, rng=self._rng)
+        backoff = Backoff(self.first_retry, 30.0, jitter=0.2, rng=self._rng)
         while True:
             try:
                 return await self._obtain(token), True
@@ -161,7 +163,7 @@ class Enroller:
         due = self._due(identity.facts)
         while True:
             if (left := due - self._now()) > 0:
-                await asyncio.sleep(min(left, _LONGEST_SLEEP))
+                await asyncio.sleep(min(left, self.longest_sleep))
                 continue
             try:
                 identity = await self.renew()
