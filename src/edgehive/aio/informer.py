@@ -60,6 +60,9 @@ class Informer:
     def __len__(self) -> int:
         return len(self._core.cache)
 
+    def __bool__(self) -> bool:
+        return True  # an informer without objects is an informer all the same
+
     @property
     def has_synced(self) -> bool:
         """Whether the first list is complete."""

@@ -36,12 +36,13 @@ class Informers:
 
         Whoever needs whole objects asks before the first `metadata` for the same kind.
         """
-        return self._informers.get(gvr) or self._add(gvr, Informer(api=self._api, gvr=gvr))
+        found = self._informers.get(gvr)
+        return self._add(gvr, Informer(api=self._api, gvr=gvr)) if found is None else found
 
     def metadata(self, gvr: GVR) -> Informer:
         """Return an informer of `gvr` that may keep nothing but metadata."""
         found = self._informers.get(gvr)
-        return found or self._add(gvr, Informer(api=self._api, gvr=gvr, keep=drop_body))
+        return self._add(gvr, Informer(api=self._api, gvr=gvr, keep=drop_body)) if found is None else found
 
     def find(self, gvr: GVR) -> Informer | None:
         """Return the informer of `gvr` if there is one."""
