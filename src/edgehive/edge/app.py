@@ -31,7 +31,6 @@ from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserve
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
-from edgehive.kit.errors import UserError
 from edgehive.wire.edgelink import EdgeLink, LinkOptions
 from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
@@ -306,7 +305,9 @@ class EdgeCore:
                 clock=time.time,
                 new_id=new_id,
             )
-        raise UserError("no CRI")
+        from edgehive.edge.cri import CriRuntime
+
+        return CriRuntime(endpoint=endpoint, node_ip=self._address())
 
 
 async def _broadcast(hive: Hive[Message], group: str, message: Message) -> None:

@@ -28,14 +28,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of every part of the tree."""
 
 
-class Metadata(Section):
+class Metadata(Section, frozen=True):
     """``metadata`` as some tools write it; not used."""
 
     name: str = ""
     namespace: str = ""
 
 
-class Database(Section):
+class Database(Section, frozen=True):
     """``database``."""
 
     alias_name: str = "default"
@@ -43,7 +43,7 @@ class Database(Section):
     data_source: str = "/var/lib/kubeedge/edgecore.db"
 
 
-class WebSocket(Section):
+class WebSocket(Section, frozen=True):
     """``modules.edgeHub.websocket``; `server` is ``host:port``, times are in seconds."""
 
     enable: bool = True
@@ -53,7 +53,7 @@ class WebSocket(Section):
     write_deadline: Positive = 15
 
 
-class Quic(Section):
+class Quic(Section, frozen=True):
     """``modules.edgeHub.quic``: the original's gQUIC, which edgehive does not speak."""
 
     enable: bool = False
@@ -63,7 +63,7 @@ class Quic(Section):
     write_deadline: Positive = 15
 
 
-class EdgeHub(Section):
+class EdgeHub(Section, frozen=True):
     """``modules.edgeHub``: the link to the cloud and the node's certificate."""
 
     enable: bool = True
@@ -81,7 +81,7 @@ class EdgeHub(Section):
     quic: Quic = field(default_factory=Quic)
 
 
-class EdgeStream(Section):
+class EdgeStream(Section, frozen=True):
     """``modules.edgeStream``: logs, exec and metrics through the tunnel."""
 
     enable: bool = False
@@ -94,7 +94,7 @@ class EdgeStream(Section):
     tls_tunnel_private_key_file: str = _KEY
 
 
-class EventBusTls(Section):
+class EventBusTls(Section, frozen=True):
     """``modules.eventBus.eventBusTLS``."""
 
     enable: bool = False
@@ -103,7 +103,7 @@ class EventBusTls(Section):
     tls_mqtt_private_key_file: str = _KEY
 
 
-class EventBus(Section):
+class EventBus(Section, frozen=True):
     """``modules.eventBus``: MQTT. `mqtt_mode` 0 is the internal broker, 1 both, 2 an external one."""
 
     enable: bool = True
@@ -120,7 +120,7 @@ class EventBus(Section):
     event_bus_tls: EventBusTls = field(default_factory=EventBusTls, name="eventBusTLS")
 
 
-class MetaServer(Section):
+class MetaServer(Section, frozen=True):
     """``modules.metaManager.metaServer``: the local Kubernetes API."""
 
     enable: bool = False
@@ -136,7 +136,7 @@ class MetaServer(Section):
     service_account_key_files: list[str] = []
 
 
-class MetaManager(Section):
+class MetaManager(Section, frozen=True):
     """``modules.metaManager``: the local metadata."""
 
     enable: bool = True
@@ -146,14 +146,14 @@ class MetaManager(Section):
     meta_server: MetaServer = field(default_factory=MetaServer)
 
 
-class DeviceTwin(Section):
+class DeviceTwin(Section, frozen=True):
     """``modules.deviceTwin``."""
 
     enable: bool = True
     dmi_sock_path: str = "/etc/kubeedge/"
 
 
-class ServiceBus(Section):
+class ServiceBus(Section, frozen=True):
     """``modules.serviceBus``: HTTP rules."""
 
     enable: bool = False
@@ -164,19 +164,19 @@ class ServiceBus(Section):
     tls_private_key_file: str = ""
 
 
-class TaskManager(Section):
+class TaskManager(Section, frozen=True):
     """``modules.taskManager``: node jobs."""
 
     enable: bool = False
 
 
-class DbTest(Section):
+class DbTest(Section, frozen=True):
     """``modules.dbTest``: the original's test server, which edgehive does not have."""
 
     enable: bool = False
 
 
-class Edged(Section):
+class Edged(Section, frozen=True):
     """``modules.edged``: the node and its pods."""
 
     enable: bool = True
@@ -205,7 +205,7 @@ class Edged(Section):
     tailored_kubelet_config: KubeletConfig = field(default_factory=KubeletConfig)
 
 
-class Modules(Section):
+class Modules(Section, frozen=True):
     """``modules``."""
 
     edged: Edged = field(default_factory=Edged)
@@ -219,7 +219,7 @@ class Modules(Section):
     task_manager: TaskManager = field(default_factory=TaskManager)
 
 
-class EdgeCoreConfig(Section):
+class EdgeCoreConfig(Section, frozen=True):
     """The whole file."""
 
     api_version: str = API_VERSION
