@@ -146,11 +146,16 @@ def make_pod(name: str, *containers: dict[str, Any], uid: str = "", **spec: Any)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid-{name}", "labels": {"app": name}},
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": uid or f"uid-{name}",
+            "labels": {"app": name},
+        },
         "spec": {
             "nodeName": "edge1",
             "restartPolicy": "Always",
-            "terminationGracePeriodSeconds": 5,
+            "terminationGracePeriodSeconds": 1,
             "containers": list(containers),
             "securityContext": {},
         }

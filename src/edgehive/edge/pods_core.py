@@ -205,6 +205,12 @@ class PodCore:
         return self.gone or self.pod.deleting or bool(self._final_phase)
 
     @property
+    def initializing(self) -> bool:
+        """An init container runs that the others wait for."""
+        names = {one.name for one in self.pod.spec.init_containers if one.restart_policy != "Always"}
+        return any(c.name in names and c.state is State.RUNNING for c in self.containers)
+
+    @property
     def sandbox(self) -> SandboxInfo | None:
         """The sandbox in use."""
         ready = [s for s in self.sandboxes if s.ready]

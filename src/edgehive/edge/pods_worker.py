@@ -1,7 +1,6 @@
 """The worker of one pod: does what `PodCore` asks, tells it the outcome, reports status and events."""
 
 import asyncio
-import contextlib
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +41,7 @@ from edgehive.kit.text import safe_label
 log = logging.getLogger(__name__)
 
 _VOLUME_RETRY = 60.0
+_INIT_POLL = 0.3  # init containers are short, and everything waits for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,14 @@ class PodWorker:
 
     async def _sleep(self, now: float) -> None:
         times = [t for t in (self.core.deadline(), self._refresh_at) if t is not None]
+        if self.core.initializing:
+            times.append(now + _INIT_POLL)
         delay = max(0.0, min(times) - now) if times else None
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(delay):
                 await self._wake.wait()
+        except TimeoutError:
+            self._observe = self._observe or self.core.initializing
 
     async def _refresh_volumes(self, now: float) -> bool:
         if self._refresh_at is None or now < self._refresh_at or self.core.stopping or not self.core.mounted:

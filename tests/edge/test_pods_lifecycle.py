@@ -1,0 +1,283 @@
+"""Pods on a real runtime, edged in a process that is killed: the same tests on host processes and on containerd."""
+
+import base64
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.containerd import Containerd, why_not
+from tests.support.edged_host import EdgedProcess
+from tests.support.fakemeta import container, make_pod
+
+LOOP = "while :; do sleep 1; done"
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="ehc") as directory:  # short: a socket path has 108 bytes
+        server = Containerd(Path(directory) / "d")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(params=["process", pytest.param("containerd", marks=pytest.mark.containerd)])
+def edged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EdgedProcess]:
+    kind = request.param
+    endpoint = "process://" if kind == "process" else request.getfixturevalue("containerd").endpoint
+    process = EdgedProcess(tmp_path / "edged", endpoint)
+    process.start()
+    try:
+        yield process
+        process.want["pods"] = []
+        process.want["connected"] = True
+        process.write()
+        if process._process is None:
+            process.start()
+        process.wait("everything is cleaned up", lambda: process.got().get("here") == [])
+        volumes = list((process.base / "root" / "pods").glob("*"))
+        assert volumes == []
+        mounts = Path("/proc/self/mounts").read_text()
+        assert str(process.base) not in mounts
+    finally:
+        process.kill()
+
+
+def run(edged: EdgedProcess, *pods: dict[str, Any]) -> None:
+    edged.want["pods"] = list(pods)
+    edged.write()
+
+
+def container_id(status: dict[str, Any]) -> str:
+    return status["containerStatuses"][0]["containerID"]
+
+
+def kill_container(edged: EdgedProcess, request: pytest.FixtureRequest, identifier: str) -> None:
+    """Kill the command itself, behind edged's back."""
+    kind, _, name = identifier.partition("://")
+    if kind == "process":
+        pid = (edged.base / "root" / "process" / "containers" / name / "pid").read_text().split()[0]
+        os.kill(int(pid), signal.SIGKILL)
+    else:
+        request.getfixturevalue("containerd").ctr("tasks", "kill", "-s", "SIGKILL", name)
+
+
+def configured_pod() -> dict[str, Any]:
+    script = (
+        'while :; do echo "cm=$(cat /cfg/a) sec=$(cat /sec/pw) tok=$(cat /tok/token) '
+        'env=$FROM_CM,$FROM_SECRET,$POD,$BOTH"; sleep 0.2; done'
+    )
+    env = [
+        {"name": "FROM_CM", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "a"}}},
+        {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "pw"}}},
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "BOTH", "value": "$(POD)-$(FROM_CM)"},
+    ]
+    mounts = [
+        {"name": "cfg", "mountPath": "/cfg"},
+        {"name": "sec", "mountPath": "/sec", "readOnly": True},
+        {"name": "tok", "mountPath": "/tok"},
+    ]
+    token = {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}
+    volumes = [
+        {"name": "cfg", "configMap": {"name": "cm"}},
+        {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
+        {"name": "tok", "projected": {"sources": [token]}},
+    ]
+    return make_pod("web", container("c", script, env=env, volumeMounts=mounts), volumes=volumes)
+
+
+def config_objects(value: str) -> list[Any]:
+    secret = base64.b64encode(b"hidden").decode()
+    return [
+        ["configmap", "default", "cm", {"data": {"a": value}}],
+        ["secret", "default", "sec", {"data": {"pw": secret}}],
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="bind mounts need root")
+def test_a_killed_edged_adopts_everything_and_volumes_stay_live(edged: EdgedProcess) -> None:
+    edged.want["objects"] = config_objects("one")
+    run(edged, configured_pod())
+    before = edged.wait_running("web")
+    line = "cm=one sec=hidden tok=token-"
+    edged.wait("the first line", lambda: line in edged.log_text("web"))
+    assert "env=one,hidden,web,web-one" in edged.log_text("web")
+    assert before["containerStatuses"][0]["restartCount"] == 0
+
+    edged.kill()
+    edged.want["pods"][0]["status"] = before
+    edged.want["connected"] = False
+    edged.want["objects"] = config_objects("two")
+    edged.write()
+    edged.start()
+    edged.wait("the new value in the old container", lambda: "cm=two" in edged.log_text("web"))
+    after = edged.wait_running("web")
+    assert after["containerStatuses"] == before["containerStatuses"]
+    assert after["startTime"] == before["startTime"]
+    assert {c["type"]: c["lastTransitionTime"] for c in after["conditions"]} == {
+        c["type"]: c["lastTransitionTime"] for c in before["conditions"]
+    }
+
+    edged.want["objects"] = config_objects("three")
+    edged.write()
+    edged.wait("a later change as well", lambda: "cm=three" in edged.log_text("web"))
+    assert "cm= " not in edged.log_text("web"), "the volume was empty for a moment"
+
+
+def test_a_container_that_died_while_edged_was_away_is_started_again_offline(
+    edged: EdgedProcess, request: pytest.FixtureRequest
+) -> None:
+    run(edged, make_pod("web", container("c", LOOP)))
+    before = edged.wait_running("web")
+    edged.kill()
+    kill_container(edged, request, container_id(before))
+    edged.want["connected"] = False
+    edged.want["pods"][0]["status"] = before
+    edged.write()
+    edged.start()
+    edged.wait("a new container", lambda: container_id(edged.wait_running("web")) != container_id(before))
+    status = edged.status("web")["containerStatuses"][0]
+    assert status["restartCount"] == 1
+    assert status["lastState"]["terminated"]["exitCode"] == 137
+    assert container_id(before) == status["lastState"]["terminated"]["containerID"]
+
+
+def test_crashes_back_off_and_the_count_goes_on(edged: EdgedProcess) -> None:
+    run(edged, make_pod("crash", container("c", "echo run; exit 3")))
+
+    def waiting() -> dict[str, Any]:
+        states = edged.status("crash").get("containerStatuses") or [{}]
+        return states[0].get("state", {}).get("waiting", {})
+
+    edged.wait("CrashLoopBackOff", lambda: waiting().get("reason") == "CrashLoopBackOff")
+    status = edged.status("crash")
+    assert status["phase"] == "Running"
+    assert status["containerStatuses"][0]["restartCount"] == 1
+    assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
+    assert "back-off 10s restarting failed container=c pod=crash_default(uid-crash)" in waiting()["message"]
+
+
+def test_jobs_end_and_init_containers_run_first_in_order(edged: EdgedProcess) -> None:
+    mounts = [{"name": "work", "mountPath": "/work"}]
+    append = "echo {} >>/work/log" if os.geteuid() == 0 else "echo {} >>$EDGEHIVE_ROOT/work/log"
+    show = "cat /work/log" if os.geteuid() == 0 else "cat $EDGEHIVE_ROOT/work/log"
+    pod = make_pod(
+        "job",
+        container("main", show, volumeMounts=mounts),
+        restartPolicy="Never",
+        initContainers=[
+            container("first", append.format("first"), volumeMounts=mounts),
+            container("second", append.format("second"), volumeMounts=mounts),
+        ],
+        volumes=[{"name": "work", "emptyDir": {}}],
+    )
+    run(edged, pod)
+    edged.wait("Succeeded", lambda: edged.status("job").get("phase") == "Succeeded")
+    status = edged.status("job")
+    conditions = {c["type"]: (c["status"], c.get("reason")) for c in status["conditions"]}
+    assert conditions["Ready"] == ("False", "PodCompleted")
+    assert conditions["Initialized"] == ("True", "PodCompleted")
+    assert [one["state"]["terminated"]["exitCode"] for one in status["initContainerStatuses"]] == [0, 0]
+    text = "\n".join(f.read_text() for f in edged.base.glob("logs/default_job_*/main/0.log"))
+    assert text.index("first") < text.index("second")
+
+
+def test_deletion_gives_grace_reports_and_asks_for_the_final_delete(edged: EdgedProcess) -> None:
+    script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    run(edged, make_pod("web", container("c", script)))
+    edged.wait_running("web")
+    edged.wait("the trap is set", lambda: "ready" in edged.log_text("web"))
+    edged.want["pods"][0]["metadata"] |= {
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "deletionGracePeriodSeconds": 20,
+    }
+    started = time.monotonic()
+    edged.write()
+    edged.wait("the final delete", lambda: "uid-web" in edged.got()["deleted"])
+    assert time.monotonic() - started < 10, "TERM was enough"
+    assert ["web", "Killing", "Stopping container c"] in edged.got()["events"]
+    edged.wait("gone", lambda: edged.got()["here"] == [])
+    assert not list(edged.base.glob("logs/default_web_*"))
+
+
+def test_a_stubborn_container_is_killed_when_the_grace_is_shortened(edged: EdgedProcess) -> None:
+    run(edged, make_pod("web", container("c", "trap '' TERM; echo ready; while :; do sleep 0.2; done")))
+    edged.wait_running("web")
+    edged.wait("the trap is set", lambda: "ready" in edged.log_text("web"))
+    meta = edged.want["pods"][0]["metadata"]
+    meta |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 600}
+    edged.write()
+    edged.wait("it is being stopped", lambda: any(e[1] == "Killing" for e in edged.got()["events"]))
+    meta["deletionGracePeriodSeconds"] = 0
+    edged.write()
+    edged.wait("the final delete", lambda: "uid-web" in edged.got()["deleted"])
+
+
+def test_a_missing_configmap_holds_the_container_until_it_comes(edged: EdgedProcess) -> None:
+    env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "a"}}}]
+    run(edged, make_pod("web", container("c", f"echo got $A; {LOOP}", env=env)))
+
+    def reason() -> str:
+        states = edged.status("web").get("containerStatuses") or [{}]
+        return states[0].get("state", {}).get("waiting", {}).get("reason", "")
+
+    edged.wait("the reason", lambda: reason() == "CreateContainerConfigError")
+    assert any(e[1] == "Failed" and 'configmap "late" not found' in e[2] for e in edged.got()["events"])
+    edged.want["objects"] = [["configmap", "default", "late", {"data": {"a": "it"}}]]
+    edged.write()
+    edged.wait_running("web")
+    edged.wait("the value", lambda: "got it" in edged.log_text("web"))
+
+
+def test_a_changed_command_restarts_the_container_in_place(edged: EdgedProcess) -> None:
+    run(edged, make_pod("web", container("c", f"echo old; {LOOP}")))
+    before = edged.wait_running("web")
+    edged.want["pods"][0]["spec"]["containers"][0]["command"] = ["sh", "-c", f"echo new; {LOOP}"]
+    edged.write()
+    edged.wait("the new command", lambda: "new" in edged.log_text("web"))
+    after = edged.wait_running("web")
+    assert after["containerStatuses"][0]["restartCount"] == 1
+    assert container_id(after) != container_id(before)
+
+
+def test_a_pod_deleted_while_edged_was_away_is_ended_as_an_orphan(edged: EdgedProcess) -> None:
+    run(edged, make_pod("stay", container("c", LOOP)), make_pod("leave", container("c", LOOP)))
+    edged.wait_running("stay")
+    edged.wait_running("leave")
+    stay = edged.status("stay")
+    edged.kill()
+    edged.want["pods"] = [json.loads(json.dumps(edged.want["pods"][0])) | {"status": stay}]
+    edged.write()
+    edged.start()
+    edged.wait("only one is left", lambda: edged.got().get("here") == ["default/stay"], 30)
+    assert edged.wait_running("stay")["containerStatuses"] == stay["containerStatuses"]
+    assert not [d for d in (edged.base / "logs").iterdir() if "leave" in d.name]
+
+
+def test_a_lost_database_stops_nothing_until_the_cloud_confirms(edged: EdgedProcess) -> None:
+    run(edged, make_pod("web", container("c", "while :; do date +%s%N; sleep 0.1; done")))
+    status = edged.wait_running("web")
+    pods = edged.want["pods"]
+    edged.kill()
+    edged.want["pods"] = []
+    edged.want["connected"] = False
+    edged.write()
+    edged.start()
+    edged.wait("edged is up", lambda: "here" in edged.got())
+    size = len(edged.log_text("web"))
+    edged.wait("it still writes", lambda: len(edged.log_text("web")) > size + 60)
+    edged.want["pods"] = [pods[0] | {"status": status}]
+    edged.write()
+    assert container_id(edged.wait_running("web")) == container_id(status)
