@@ -2,6 +2,7 @@
 
 import ipaddress
 
+from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import Object
 from edgehive.apiserver.context import LOCAL, Call
 from edgehive.apiserver.registry import Registry
@@ -37,6 +38,8 @@ async def bootstrap(registry: Registry, *, address: str, port: int, service_addr
 async def _ensure(registry: Registry, gvr: GVR, namespace: str, obj: Object) -> None:
     info = registry.catalog.find(gvr.group, gvr.version, gvr.resource)
     if info is None:
+        return
+    if registry.storage.get(bucket_of(info), key_of(info, namespace, obj["metadata"]["name"])) is not None:
         return
     try:
         await registry.create(

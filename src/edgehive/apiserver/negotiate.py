@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgehive.aio.http import Request
-from edgehive.apiserver.codec import decode_json, decode_yaml
-from edgehive.kube.status import ApiStatus
+from edgehive.apiserver.codec import as_object, decode_json, decode_yaml
+from edgehive.apiserver.protobuf import MEDIA as PROTOBUF
+from edgehive.apiserver.protobuf import ProtobufDecoder
+from edgehive.kube.status import ApiStatus, bad_request
 
 JSON, YAML = "application/json", "application/yaml"
 _SUPPORTED = (JSON, YAML, "application/json;stream=watch")
@@ -64,21 +66,35 @@ def media_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_object(request: Request) -> Any:
-    """Read a JSON or YAML body; an empty one is None.
+class BodyReader:
+    """Reads request bodies in any form that clients send."""
 
-    Raises:
-        ApiStatus: 400, 413, 415.
-    """
-    media = media_of(request)
-    body = await request.body()
-    if not body.strip():
-        return None
-    if media in {"", JSON, "*/*"}:
-        return decode_json(body) if body.lstrip()[:1] in {b"{", b"["} or media == JSON else decode_yaml(body)
-    if media in {YAML, "application/x-yaml", "text/yaml"}:
-        return decode_yaml(body)
-    message = (
-        f"the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}"
-    )
-    raise ApiStatus(415, "UnsupportedMediaType", message)
+    def __init__(self) -> None:
+        self._protobuf = ProtobufDecoder()
+
+    async def read(self, request: Request) -> Any:
+        """Read a JSON, YAML or protobuf body; an empty one is None.
+
+        Raises:
+            ApiStatus: 400, 413, 415.
+        """
+        media = media_of(request)
+        body = await request.body()
+        if not body.strip():
+            return None
+        if media == PROTOBUF:
+            return self._protobuf.decode(body)
+        if media == JSON:
+            return decode_json(body)
+        if media in {"", "*/*", YAML, "application/x-yaml", "text/yaml"}:
+            return decode_yaml(body)
+        accepted_ = ", ".join((JSON, YAML, PROTOBUF))
+        message = "the body of the request was in an unknown format - accepted media types include: "
+        raise ApiStatus(415, "UnsupportedMediaType", message + accepted_)
+
+    async def require(self, request: Request) -> dict[str, Any]:
+        """Read a body that must be there; raises `ApiStatus`."""
+        value = await self.read(request)
+        if value is None:
+            raise bad_request("the request has no body")
+        return as_object(value)

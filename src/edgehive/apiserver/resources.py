@@ -9,7 +9,7 @@ from edgehive.aio.http import Request, Response
 from edgehive.apiserver.codec import as_object
 from edgehive.apiserver.context import Call, Selection, User, qualified
 from edgehive.apiserver.deletes import DeleteOptions
-from edgehive.apiserver.negotiate import Form, choose, media_of, read_object
+from edgehive.apiserver.negotiate import BodyReader, Form, choose, media_of
 from edgehive.apiserver.nodeauthz import check_mirror
 from edgehive.apiserver.paths import Target
 from edgehive.apiserver.registry import Registry
@@ -40,6 +40,7 @@ class Resources:
         self._subresources = subresources
         self._now = now
         self._rng = rng
+        self._bodies = BodyReader()
 
     def find(self, target: Target) -> ResourceInfo | None:
         """The resource that a URL names, if it is served."""
@@ -49,7 +50,7 @@ class Resources:
         """Answer a question (``SelfSubjectAccessReview`` ...); raises `ApiStatus`."""
         if request.method != "POST":
             raise not_allowed()
-        body = as_object(await read_object(request) or {})
+        body = as_object(await self._bodies.read(request) or {})
         return respond(reviews.answer(kind, user, body), choose(request, transforms=False), status=201)
 
     async def answer(self, request: Request, target: Target, verb: str, user: User) -> Response:
@@ -152,7 +153,7 @@ class Resources:
 
     async def _create(self, request: Request, call: Call) -> Response:
         choose(request)
-        body = await required_object(request)
+        body = await self._bodies.require(request)
         if call.name:
             raise not_allowed()
         if qualified(call.info) == "pods":
@@ -161,7 +162,9 @@ class Resources:
 
     async def _update(self, request: Request, call: Call) -> Response:
         choose(request)
-        return self._reply(request, call, await self._registry.update(call, await required_object(request)))
+        return self._reply(
+            request, call, await self._registry.update(call, await self._bodies.require(request))
+        )
 
     async def _patch(self, request: Request, call: Call) -> Response:
         choose(request)
@@ -170,14 +173,14 @@ class Resources:
 
     async def _delete(self, request: Request, call: Call) -> Response:
         choose(request)
-        options = delete_options(request, await read_object(request))
+        options = delete_options(request, await self._bodies.read(request))
         call.dry_run = call.dry_run or options.dry_run
         raw, _ = await self._registry.delete(call, options)
         return self._reply(request, call, raw)
 
     async def _delete_all(self, request: Request, call: Call) -> Response:
         form = choose(request)
-        options = delete_options(request, await read_object(request))
+        options = delete_options(request, await self._bodies.read(request))
         call.dry_run = call.dry_run or options.dry_run
         found = await self._registry.delete_all(call, selection_of(request, call), options)
         return respond(self._renderer(request, call, form).many(found), form)
@@ -191,15 +194,15 @@ class Resources:
             case "scale", "get":
                 return respond(subs.get_scale(call), form)
             case "scale", "update":
-                return respond(await subs.put_scale(call, await required_object(request)), form)
+                return respond(await subs.put_scale(call, await self._bodies.require(request)), form)
             case "scale", "patch":
                 return respond(await subs.patch_scale(call, await request.body(), media_of(request)), form)
             case "binding", "create":
-                return respond(await subs.bind(call, await required_object(request)), form, status=201)
+                return respond(await subs.bind(call, await self._bodies.require(request)), form, status=201)
             case "eviction", "create":
-                return respond(await subs.evict(call, await required_object(request)), form, status=201)
+                return respond(await subs.evict(call, await self._bodies.require(request)), form, status=201)
             case "token", "create":
-                return respond(subs.issue_token(call, await required_object(request)), form, status=201)
+                return respond(subs.issue_token(call, await self._bodies.require(request)), form, status=201)
             case "scale" | "binding" | "eviction" | "token", _:
                 raise not_allowed()
             case _:
@@ -217,14 +220,6 @@ async def stream_lines(lines: AsyncIterator[Line], renderer: Renderer) -> AsyncI
         close = getattr(lines, "aclose", None)
         if close is not None:
             await close()
-
-
-async def required_object(request: Request) -> dict[str, Any]:
-    """Read a body that must be there; raises `ApiStatus`."""
-    value = await read_object(request)
-    if value is None:
-        raise bad_request("the request has no body")
-    return as_object(value)
 
 
 def selection_of(request: Request, call: Call, *, watch: bool = False) -> Selection:
