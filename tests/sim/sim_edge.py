@@ -108,6 +108,7 @@ class Edge(Process):
         sim = self.sim
         self.wire = None
         self.asked = {}
+        self.sent_versions = {}
         outbox = Outbox(store=self.disk, limits=OutboxLimits(entries=50, in_flight=4, answer_timeout=8.0))
         options = LinkOptions(ping=2.0, dead_after=6.0)
         self.link = EdgeLink(now=sim.now, stamp=sim.stamp, rng=sim.rng.random, outbox=outbox, options=options)

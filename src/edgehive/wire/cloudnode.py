@@ -184,6 +184,9 @@ class CloudNode:
         known = self._records.get(record.key)
         if known is not None and parse_version(known.version) >= parse_version(record.version):
             self._records[record.key] = replace(known, resource_version=record.resource_version)
+            # Another instance, still working off what an earlier session acknowledged, may have put an older
+            # version over ours. (If it is only our own write that is late, this changes nothing.)
+            self._writer.acknowledged(record, known.version, now)
             return
         self._records[record.key] = record
         if known is None:

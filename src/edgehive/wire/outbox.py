@@ -102,7 +102,7 @@ class Outbox:
         self._ready: dict[str, None] = {}  # an ordered set of subjects
         self._paused: dict[str, None] = {}
         self._flying: dict[str, str] = {}  # message id -> subject
-        self._undropped: set[int] = set()
+        self._undropped: dict[int, str] = {}  # answered, but the disk would not forget: sequence -> subject
         self._size = 0
         self._sequence = 0
         self.stats = OutboxStats()
@@ -127,6 +127,9 @@ class Outbox:
             StorageError: it could not be made durable, or there is no room; nothing was accepted.
         """
         subject = subject_of(message.resource)
+        self._drop_again()
+        if subject in self._undropped.values():
+            raise StorageError("the disk does not let go of an older message of the same object")
         old = self._replaceable(subject, message) if replace else None
         if old is None and self._size >= self._limits.entries:
             raise StorageError(f"the outbox is full ({self._size} messages wait for the cloud)")
@@ -179,7 +182,7 @@ class Outbox:
             return None
         lane.items.pop(0)
         self._size -= 1
-        self._drop(item.entry.sequence)
+        self._drop(item.entry)
         self.stats.settled += 1
         if lane.items:
             lane.not_before = 0.0
@@ -208,8 +211,7 @@ class Outbox:
         for subject in [s for s in self._paused if self._lanes[s].not_before <= now]:
             del self._paused[subject]
             self._ready[subject] = None
-        for sequence in list(self._undropped):
-            self._drop(sequence)
+        self._drop_again()
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next."""
@@ -245,14 +247,25 @@ class Outbox:
         expires = self._lanes[subject].items[0].expires
         return expires if expires is not None else float("inf")
 
-    def _drop(self, sequence: int) -> None:
-        """Forget an answered entry; if the disk refuses it is only sent once more after a restart."""
-        try:
-            self._store.drop(sequence)
-        except StorageError:
-            self._undropped.add(sequence)
-        else:
-            self._undropped.discard(sequence)
+    def _drop(self, entry: Entry) -> None:
+        """Forget an answered entry; if the disk refuses, it is only sent once more after a restart.
+
+        Never before an older one of its subject: after a restart that one alone would be sent, and win.
+        """
+        self._undropped[entry.sequence] = entry.subject
+        self._drop_again()
+
+    def _drop_again(self) -> None:
+        stuck: set[str] = set()
+        for sequence, subject in sorted(self._undropped.items()):
+            if subject in stuck:
+                continue
+            try:
+                self._store.drop(sequence)
+            except StorageError:
+                stuck.add(subject)
+            else:
+                del self._undropped[sequence]
 
 
 def subject_of(resource: str) -> str:
