@@ -139,6 +139,9 @@ class Lab:
             await self._task
         assert ready.is_set(), "cloudcore did not become ready"
 
+    def make_config(self, **edgehive: Any) -> CloudCoreConfig:
+        return make_config(self.folder, **edgehive)
+
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
@@ -253,8 +256,3 @@ async def lab(api: FakeApi, tmp_path: Path) -> AsyncIterator[Lab]:
         yield made
     finally:
         await made.close()
-
-
-@pytest.fixture
-def configure(tmp_path: Path) -> Callable[..., CloudCoreConfig]:
-    return lambda **edgehive: make_config(tmp_path, **edgehive)

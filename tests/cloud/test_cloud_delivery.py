@@ -59,7 +59,13 @@ async def test_what_existed_before_the_node_connected_arrives_too(lab: Any, api:
     await edge.wait(lambda m: m.resource == "default/pod/nginx")
     await edge.wait(lambda m: m.resource == "default/configmap/cm")
     await edge.wait(lambda m: m.resource == "null/node/edge-1" and m.operation == "update")
-    await api.until(lambda: recorded(api, CLUSTEROBJECTSYNCS, own) == own["metadata"]["resourceVersion"])
+    await api.until(
+        lambda: (
+            recorded(api, CLUSTEROBJECTSYNCS, own)
+            == api.find(NODES, "", "edge-1")["metadata"]["resourceVersion"]
+        )
+    )
+    assert api.find(NODES, "", "edge-1")["metadata"]["annotations"]["cloudcore"]
     assert not [m for m in edge.received if "elsewhere" in m.resource]
 
 

@@ -24,6 +24,7 @@ from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.monitor import CloudMetrics, Monitor
 from edgehive.cloud.nodes import NodeSettings, NodeTable
+from edgehive.cloud.ownership import Ownership
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
@@ -199,6 +200,7 @@ class CloudParts:
             routes={},
             ca_pem=lambda: self._kubernetes_ca,
             on_plan=self.sync.plan_changed,
+            on_connect=Ownership(api=api, nodes=self.caches.nodes, address=address).claim,
             settings=NodeSettings(
                 keepalive=float(hub.keepalive_interval),
                 write_timeout=float(hub.write_timeout),
@@ -228,6 +230,7 @@ class CloudParts:
             ),
             events=NodeEvents(api=api, wall=wall, new_id=lambda: str(uuid.uuid4())),
             report=_ignore_report,
+            rejoined=self.sync.forget_deliveries,
             wall=wall,
             certificate_days=hub.edge_cert_signing_duration,
             allow_rejoin=own.enrollment.allow_rejoin,

@@ -71,15 +71,18 @@ class EnrollmentApi:
         sessions: Sessions,
         events: NodeEvents,
         report: Callable[[LegacyReport], None],
+        rejoined: Callable[[str], Awaitable[None]],
         wall: Callable[[], float],
         certificate_days: int,
         allow_rejoin: bool,
     ) -> None:
+        """Wire up; `rejoined` is told of a node whose machine may have been replaced, before it can connect."""
         self._api = api
         self._ca = ca
         self._sessions = sessions
         self._events = events
         self._report = report
+        self._rejoined = rejoined
         self._wall = wall
         self._days = certificate_days
         self._allow_rejoin = allow_rejoin
@@ -165,6 +168,7 @@ class EnrollmentApi:
 
     async def _announce(self, grant: Grant, remote: str) -> None:
         if grant.rejoin:
+            await self._rejoined(grant.node)
             log.warning("node %s joined again with a new key, from %s", grant.node, remote)
             await self._events.record(
                 grant.node,

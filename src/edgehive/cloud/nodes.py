@@ -18,7 +18,7 @@ from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.wire.classify import EDGE_CONTROLLER
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown, World
-from edgehive.wire.message import Message
+from edgehive.wire.message import DELETE, Message
 from edgehive.wire.objectsync import SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits
@@ -111,12 +111,13 @@ class NodeTable:
         routes: Mapping[str, Route],
         ca_pem: Callable[[], str],
         on_plan: Callable[[], None],
+        on_connect: Callable[[str], Coroutine[Any, Any, None]],
         settings: NodeSettings,
     ) -> None:
         """Wire up.
 
         `routes` are the modules that are switched on, by the name of their group; `ca_pem` gives the Kubernetes CA;
-        `on_plan` is called whenever `writer` may have something to write.
+        `on_plan` is called whenever `writer` may have something to write, `on_connect` after a node has connected.
         """
         self._world = world
         self._writer = writer
@@ -126,6 +127,7 @@ class NodeTable:
         self._routes = routes
         self._ca_pem = ca_pem
         self._on_plan = on_plan
+        self._on_connect = on_connect
         self._settings = settings
         self._entries: dict[str, _Entry] = {}
         self._connected = 0
@@ -206,6 +208,7 @@ class NodeTable:
             self._connected += 1
             log.info("node %s connected from %s", node, remote)
         self._settle(entry)
+        self._start(self._on_connect(node))
         return link
 
     def disconnect(self, link: NodeLink, reason: str) -> None:
@@ -439,7 +442,11 @@ class NodeTable:
         if entry is None or entry.link is not link:
             return  # whoever asked is gone, and asks again over its new connection
         for answer in answers:
-            entry.core.send(Outbound(answer), self._now())
+            if answer.operation == DELETE:
+                # The edge reported something that is gone; it has it, whatever the records say.
+                link.session.send(Outbound(answer), self._now())
+            else:
+                entry.core.send(Outbound(answer), self._now())
         self._settle(entry)
 
 

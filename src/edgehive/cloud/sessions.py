@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from edgehive.aio.informer import Informer
-from edgehive.cloud.upstream_nodes import OWNER_ANNOTATION
+from edgehive.cloud.ownership import OWNER_ANNOTATION
 from edgehive.kube.api import KubeApi, WriteOptions
 from edgehive.kube.refs import LEASES
 from edgehive.kube.status import ApiStatus

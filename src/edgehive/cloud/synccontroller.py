@@ -22,6 +22,7 @@ from edgehive.wire.objectsync import (
     SyncRecord,
     SyncWrite,
     SyncWriter,
+    parse_sync,
     sync_object,
     sync_status_patch,
 )
@@ -147,15 +148,12 @@ class SyncController:
             )
             self.requests += 1
             try:
-                await self._api.patch(
+                raw = await self._api.patch(
                     record.key.gvr, record.key.name, sync_status_patch("0"), MERGE_PATCH, options
                 )
+                self._records.put(parse_sync(raw))  # the node may connect before the watch tells
             except EdgehiveError as exc:
                 log.warning("record %s could not be set back: %s", record.key.name, exc)
-
-    def node_gone(self, node: str) -> None:
-        """A Node object was deleted: clear its records."""
-        self._clear(self._records.of(node))
 
     async def run_cleanup(self) -> None:
         """Clear the records of nodes that do not exist, at start and periodically, until cancelled."""

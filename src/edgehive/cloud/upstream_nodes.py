@@ -9,13 +9,11 @@ from typing import Any
 import msgspec
 
 from edgehive.cloud.edgerequest import Answers, EdgeRequest, version_of
-from edgehive.kube.api import MERGE_PATCH, STRATEGIC_PATCH, KubeApi, WriteOptions
+from edgehive.cloud.ownership import OWNER_ANNOTATION
+from edgehive.kube.api import MERGE_PATCH, STRATEGIC_PATCH, KubeApi
 from edgehive.kube.refs import LEASES, NODES, is_dns_subdomain
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire import resource as res
-
-OWNER_ANNOTATION = "cloudcore"
-"""The address of the instance a node is connected to; KubeEdge's router looks at it."""
 
 _GPU = "nvidia.com/gpu"
 _GPU_STATUS = "huawei.com/gpu-status"
@@ -158,20 +156,6 @@ class NodeRequests:
         """An ``ObjectResp`` with the lease."""
         raw = await self._api.get(LEASES, request.name, request.options(request.namespace))
         return request.object_answer(raw, version=False)
-
-    async def annotate_owner(self, node: str) -> None:
-        """Note on the Node which instance it is connected to; a Node that does not exist yet is no failure.
-
-        Raises:
-            ApiStatus: the API server refuses.
-            Unreachable: it is not there.
-        """
-        body = msgspec.json.encode({"metadata": {"annotations": {OWNER_ANNOTATION: self._address}}})
-        try:
-            await self._api.patch(NODES, node, body, MERGE_PATCH, WriteOptions())
-        except ApiStatus as exc:
-            if exc.code != 404:
-                raise
 
 
 def _typed(body: dict[str, Any], kind: str) -> bytes:

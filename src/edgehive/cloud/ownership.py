@@ -1,0 +1,55 @@
+"""The note on each Node which cloudcore instance it is connected to; KubeEdge's router and node jobs go by it."""
+
+import asyncio
+import logging
+from typing import Final
+
+import msgspec
+
+from edgehive.aio.informer import Informer
+from edgehive.kit.errors import EdgehiveError
+from edgehive.kube.api import MERGE_PATCH, KubeApi
+from edgehive.kube.refs import NODES
+from edgehive.kube.status import ApiStatus
+
+log = logging.getLogger(__name__)
+
+OWNER_ANNOTATION: Final = "cloudcore"
+"""The address of the instance a node is connected to."""
+
+_TRIES = 3
+_PAUSE = 1.0
+
+
+class Ownership:
+    """Keeps the note of the nodes that connect here."""
+
+    def __init__(self, *, api: KubeApi, nodes: Informer, address: str) -> None:
+        self._api = api
+        self._nodes = nodes
+        self._address = address
+
+    async def claim(self, node: str) -> None:
+        """Note that `node` is connected here; a Node that is not registered yet gets the note when it is."""
+        found = self._nodes.get("", node)
+        if found is None or (found.meta.annotations or {}).get(OWNER_ANNOTATION) == self._address:
+            return
+        body = msgspec.json.encode({"metadata": {"annotations": {OWNER_ANNOTATION: self._address}}})
+        for attempt in range(1, _TRIES + 1):
+            try:
+                await self._api.patch(NODES, node, body, MERGE_PATCH)
+            except EdgehiveError as exc:
+                if isinstance(exc, ApiStatus) and not exc.retryable:
+                    log.log(
+                        logging.DEBUG if exc.code == 404 else logging.WARNING,
+                        "node %s: its cloudcore could not be noted: %s",
+                        node,
+                        exc,
+                    )
+                    return
+                log.warning(
+                    "node %s: its cloudcore could not be noted (%d/%d): %s", node, attempt, _TRIES, exc
+                )
+            else:
+                return
+            await asyncio.sleep(_PAUSE)
