@@ -42,6 +42,7 @@ class Disk:
         self.rows: dict[str, Row] = {}
         self.outbox: dict[int, Entry] = {}
         self.stored: dict[str, int] = {}  # uid -> newest version that was ever durable here
+        self.newest: dict[str, int] = {}  # row -> newest version that was ever durable there
         self.removed: set[str] = set()  # uids whose delete was durable here
         self.guarded = True
 
@@ -70,6 +71,7 @@ class Disk:
                 self.removed.add(old_uid)
         self.rows[row.key] = row
         self.stored[uid] = max(self.stored.get(uid, 0), version)
+        self.newest[row.key] = max(self.newest.get(row.key, 0), version)
 
     # wire.outbox.OutboxStore
 

@@ -151,6 +151,9 @@ class World:
         """No acknowledged message is lost: what is recorded is durable at the edge, or was."""
         disk = next(edge.disk for edge in self.edges if edge.name == key.node)
         held = disk.stored.get(key.uid, 0)
+        row = format_resource(key.namespace, record.kind.lower(), record.object_name)
+        if disk.newest.get(row, 0) > parse_version(version):
+            return  # a newer incarnation is there already; the late version was rightly acknowledged unstored
         if held < parse_version(version) and key.uid not in disk.removed:
             self.sim.fail(f"{key.name} is recorded at {version}, but {key.node} only ever stored {held}")
 

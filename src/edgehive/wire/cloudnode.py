@@ -18,7 +18,7 @@ from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
 from edgehive.wire.objectsync import SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
-from edgehive.wire.resource import NODE, SECRET, format_resource
+from edgehive.wire.resource import NODE, POD, SECRET, format_resource
 from edgehive.wire.session import NodeSession, Stamp
 
 BACKLOG = 256
@@ -87,11 +87,13 @@ class CloudNode:
         "_backlog",
         "_checking",
         "_checks",
+        "_confirmed",
         "_every",
         "_loaded",
         "_next",
         "_records",
         "_stamp",
+        "_strict",
         "_waiting",
         "_world",
         "_writer",
@@ -107,6 +109,7 @@ class CloudNode:
         writer: SyncWriter,
         stamp: Stamp,
         reconcile_every: float = 30.0,
+        several_instances: bool = True,
     ) -> None:
         self.node: Final = node
         self.session: NodeSession | None = None
@@ -114,6 +117,8 @@ class CloudNode:
         self._writer = writer
         self._stamp = stamp
         self._every = reconcile_every
+        self._strict = several_instances
+        self._confirmed: set[SyncKey] = set()
         self._next: float | None = None
         self._loaded = False
         self._records: dict[SyncKey, SyncRecord] = {}
@@ -173,8 +178,10 @@ class CloudNode:
         known = self._records.get(record.key)
         if known is None:
             return self._gate(message, record, now)
-        if message.is_response or self._needs(message.message.resource, known, message.version):
-            return self._offer(message, known, now)
+        if message.is_response or self._needs(
+            message.message.resource, known, message.message.resource_version
+        ):
+            return self._confirm(message, known, now)
         return Verdict.DONE
 
     def record_changed(self, record: SyncRecord, now: float) -> None:
@@ -190,18 +197,19 @@ class CloudNode:
             return
         self._records[record.key] = record
         if known is None:
-            self._release(record, now)
             self._check(record, now)
 
     def record_gone(self, record: SyncRecord, now: float) -> None:
         """A record was deleted."""
         self._records.pop(record.key, None)
+        self._confirmed.discard(record.key)
 
     def record_created(self, record: SyncRecord, now: float) -> None:
         """The API server has the record that `SyncWriter` was asked to create: release what waited for it."""
         if self.session is None:
             return
         self._records.setdefault(record.key, record)
+        self._confirmed.add(record.key)
         self._release(record, now)
 
     def record_refused(self, record: SyncRecord) -> None:
@@ -282,6 +290,7 @@ class CloudNode:
         self._waiting.clear()
         self._checks.clear()
         self._checking.clear()
+        self._confirmed.clear()
 
     def _record_for(self, message: Outbound) -> SyncRecord | None:
         """The record `message` is accounted under; ``None`` if it cannot have one."""
@@ -345,14 +354,17 @@ class CloudNode:
 
     def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
         self._records.pop(known.key, None)
+        self._confirmed.discard(known.key)
         self._writer.deleted(known, now)
         for record in list(self._records.values()):
-            # A new incarnation under the same name may have to be sent again (see Lane).
-            if record.object_name == known.object_name and record.kind == known.kind:
-                self._check(record, now)
+            # An original edge compares UIDs for pods only, so the delete of an old incarnation may have removed
+            # the row of the new one there.
+            same = record.object_name == known.object_name and record.key.namespace == known.key.namespace
+            if same and record.kind == known.kind and record.kind.lower() != POD:
+                self._check(record, now, again=True)
 
-    def _check(self, record: SyncRecord, now: float) -> None:
-        """Compare one record with the cached object."""
+    def _check(self, record: SyncRecord, now: float, *, again: bool = False) -> None:
+        """Compare one record with the cached object; `again`: send it whatever is recorded."""
         cached = self._world.find(record)
         if isinstance(cached, Unknown):
             return
@@ -360,17 +372,28 @@ class CloudNode:
             if record.key not in self._checking:
                 self._checking.add(record.key)
                 self._checks.append(record)
-        elif not record.version or self._needs(_resource_of(cached), record, parse_version(cached.version)):
-            self._offer(self._outbound(cached, first=False), record, now)
+        elif again or not record.version or self._needs(_resource_of(cached), record, cached.version):
+            self._confirm(self._outbound(cached, first=False), record, now)
 
-    def _needs(self, resource: str, known: SyncRecord, version: int) -> bool:
+    def _confirm(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:
+        """Send `message` if its record is known to exist *now*, else see to that first.
+
+        A record out of a lagging cache may have been deleted by the instance that had the node before, together
+        with the object at the edge. Sending the object again, and dying before it is recorded, would leave it at
+        the edge for ever.
+        """
+        if not self._strict or known.key in self._confirmed:
+            return self._offer(message, known, now)
+        return self._gate(message, known, now)
+
+    def _needs(self, resource: str, known: SyncRecord, version: str) -> bool:
         """Whether the node lacks `version`.
 
         What this session has sent counts for more than the record: another instance may have recorded a newer
         version before this one, with a lagging cache, put an older one over it.
         """
         mark = self.session.pool.mark(resource, known.key.uid) if self.session is not None else 0
-        return version > (mark or parse_version(known.version))
+        return parse_version(version) > (mark or parse_version(known.version))
 
     def _outbound(self, cached: CachedObject, *, first: bool) -> Outbound:
         message_id, timestamp = self._stamp()

@@ -6,7 +6,6 @@ from enum import Enum
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import POD
 
-
 RESEND = -1
 """A high-water mark below every version: whatever the caches hold is to be sent once more."""
 
