@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from edgehive.apiserver.authn import Authenticator, parse_token_file
 from edgehive.apiserver.authz import Authorizer, static_bindings
 from edgehive.apiserver.bootstrap import bootstrap
 from edgehive.apiserver.catalog import Catalog, bucket_of
+from edgehive.apiserver.codec import decode
 from edgehive.apiserver.context import LOCAL, Call, Clock, User, parse_time
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.discovery import Discovery
@@ -251,16 +252,17 @@ class ApiServer:
         if info is None:
             return
         oldest = self.clock.now() - self.options.event_ttl
-        old = [
-            key
-            for key, record in self.storage.scan(bucket_of(info))
-            if (made := parse_time(_age_mark(record.value))) is not None and made < oldest
-        ]
+        old = [key for key, record in self.storage.scan(bucket_of(info)) if _is_older(record.value, oldest)]
         for key in old[:1000]:
             namespace, _, name = key.partition("/")
             with contextlib.suppress(ApiStatus, StorageError):
                 await self.registry.delete(Call(info, LOCAL, namespace, name), DeleteOptions())
 
 
-def _age_mark(raw: bytes) -> str | None:
-    return decode_partial(raw).metadata.creation_timestamp
+def _is_older(raw: bytes, limit: datetime) -> bool:
+    """Tell whether an event was last seen before `limit`."""
+    made = parse_time(decode_partial(raw).metadata.creation_timestamp)
+    if made is None or made >= limit:
+        return False
+    last = parse_time(decode(raw).get("lastTimestamp"))
+    return last is None or last < limit

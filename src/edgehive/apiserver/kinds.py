@@ -1,13 +1,11 @@
 """What is special about some kinds: the parts of an object that the server, not the client, decides."""
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from edgehive.apiserver.codec import Object
-from edgehive.kube.fielderror import invalid_value, raise_if_any
 from edgehive.kube.quantity import parse_quantity
 from edgehive.kube.resources import ResourceInfo
 
@@ -161,16 +159,6 @@ def _secret_text(obj: Object) -> None:
     if isinstance(text, dict):
         given = {k: base64.b64encode(str(v).encode()).decode() for k, v in text.items()}
         obj["data"] = {**(obj.get("data") or {}), **given}
-    data = obj.get("data")
-    if not isinstance(data, dict):
-        return
-    errors = []
-    for key, value in data.items():
-        try:
-            base64.b64decode(value or "", validate=True)
-        except (binascii.Error, ValueError, TypeError):
-            errors.append(invalid_value(f"data[{key}]", "<hidden>", "must be base64"))
-    raise_if_any("Secret", str(obj["metadata"].get("name", "")), errors)
 
 
 def _update_secret(old: Mapping[str, Any], new: Object) -> None:

@@ -1,5 +1,6 @@
 """`kube.api.KubeApi` over the registry in the same process: the same semantics, without HTTP."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal, cast
 
@@ -43,7 +44,7 @@ class LocalApi:
             force=options.force,
         )
         if call.subresource and call.subresource not in info.subresources:
-            raise missing_subresource(call)
+            raise missing_subresource()
         return call
 
     async def get(self, gvr: GVR, name: str, options: WriteOptions = CLUSTER) -> bytes:
@@ -61,8 +62,9 @@ class LocalApi:
     ) -> AsyncIterator[WatchEvent]:
         request = WatchRequest(_selection(options), timeout, bookmarks=True)
         lines = self._registry.watch(self._call(gvr, options.namespace), request)
-        async for kind, raw in lines:
-            yield WatchEvent(cast("_EventType", kind), raw)
+        async with contextlib.aclosing(lines):
+            async for kind, raw in lines:
+                yield WatchEvent(cast("_EventType", kind), raw)
 
     async def create(self, gvr: GVR, body: bytes, options: WriteOptions = CLUSTER, name: str = "") -> bytes:
         call = self._call(gvr, options.namespace, name, options)
@@ -79,7 +81,7 @@ class LocalApi:
                 case "token":
                     return self._subresources.issue_token(call, obj)
                 case _:
-                    raise missing_subresource(call)
+                    raise missing_subresource()
         except StorageError as exc:
             raise storage_status(exc) from exc
 

@@ -5,7 +5,7 @@ stored; a new namespace has its default service account and the cluster's CA bef
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from edgehive.aio.storage import Storage
@@ -63,7 +63,7 @@ class Registry:
         """Return one page; raises `ApiStatus`."""
         return self.reader.list(call.info, selection)
 
-    def watch(self, call: Call, request: WatchRequest) -> AsyncIterator[Line]:
+    def watch(self, call: Call, request: WatchRequest) -> AsyncGenerator[Line, None]:
         """Yield changes; see `Watcher.watch`. Raises `ApiStatus` at once for what cannot be watched."""
         self.watcher.check(call.info, request)
         return self.watcher.watch(call.info, request)

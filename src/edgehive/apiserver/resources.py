@@ -1,7 +1,8 @@
 """Requests for resources: parameters and bodies in, registry, answers out."""
 
+import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -62,7 +63,7 @@ class Resources:
         if target.namespace and not info.namespaced and qualified(info) != "namespaces":
             raise ApiStatus(404, "NotFound", "the server could not find the requested resource")
         if target.rest or (call.subresource and call.subresource not in info.subresources):
-            raise missing_subresource(call)
+            raise missing_subresource()
         if call.subresource not in _OBJECT_PARTS:
             return await self._subresource(request, call, verb)
         if verb not in info.verbs and not call.subresource:
@@ -156,9 +157,21 @@ class Resources:
         body = await self._bodies.require(request)
         if call.name:
             raise not_allowed()
+        if qualified(call.info) == "bindings":
+            return await self._bind_by_body(request, call, body)
         if qualified(call.info) == "pods":
             check_mirror(call.user, body)
         return self._reply(request, call, await self._registry.create(call, body), 201)
+
+    async def _bind_by_body(self, request: Request, call: Call, body: dict[str, Any]) -> Response:
+        """``POST bindings``, the older way to bind: the body names the pod."""
+        info = self._registry.catalog.find("", "v1", "pods")
+        name = (body.get("metadata") or {}).get("name")
+        if info is None or not isinstance(name, str):
+            raise bad_request("metadata.name must name the pod")
+        pod = Call(info, call.user, call.namespace, name, "binding", call.manager, dry_run=call.dry_run)
+        raw = await self._subresources.bind(pod, body)
+        return respond(raw, choose(request, transforms=False), status=201)
 
     async def _update(self, request: Request, call: Call) -> Response:
         choose(request)
@@ -206,20 +219,17 @@ class Resources:
             case "scale" | "binding" | "eviction" | "token", _:
                 raise not_allowed()
             case _:
-                raise missing_subresource(call)
+                raise missing_subresource()
 
 
-async def stream_lines(lines: AsyncIterator[Line], renderer: Renderer) -> AsyncIterator[bytes]:
+async def stream_lines(lines: AsyncGenerator[Line, None], renderer: Renderer) -> AsyncIterator[bytes]:
     """Render a watch; an error becomes its last line."""
-    try:
-        async for line in lines:
-            yield format_line(renderer.line(line))
-    except ApiStatus as exc:
-        yield error_line(exc)
-    finally:
-        close = getattr(lines, "aclose", None)
-        if close is not None:
-            await close()
+    async with contextlib.aclosing(lines):
+        try:
+            async for line in lines:
+                yield format_line(renderer.line(line))
+        except ApiStatus as exc:
+            yield error_line(exc)
 
 
 def selection_of(request: Request, call: Call, *, watch: bool = False) -> Selection:

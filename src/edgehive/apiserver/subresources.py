@@ -11,7 +11,7 @@ from edgehive.apiserver.registry import Registry
 from edgehive.apiserver.tokens import Bound, Tokens
 from edgehive.kube.refs import is_dns_subdomain
 from edgehive.kube.selectors import LabelSelector
-from edgehive.kube.status import ApiStatus, bad_request, conflict, invalid, not_found
+from edgehive.kube.status import ApiStatus, bad_request, conflict, invalid
 
 _MIN_TOKEN, _MAX_TOKEN = 600, 1 << 32
 SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
@@ -234,6 +234,6 @@ def put(obj: Object, path: str, value: Any) -> None:
     obj[last] = value
 
 
-def missing_subresource(call: Call) -> ApiStatus:
+def missing_subresource() -> ApiStatus:
     """404 for a subresource that is not served."""
-    return not_found(f"{call.resource}/{call.subresource}", call.name, call.group)
+    return ApiStatus(404, "NotFound", "the server could not find the requested resource")

@@ -6,7 +6,7 @@ A watcher holds no queue: it reads the store's window at its own pace, and one t
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from edgehive.aio.storage import Storage
@@ -63,7 +63,7 @@ class Watcher:
             cause = ("sendInitialEvents", "FieldValueForbidden", problem)
             raise invalid("ListOptions", "", [cause], "meta.k8s.io")
 
-    async def watch(self, info: ResourceInfo, request: WatchRequest) -> AsyncIterator[Line]:
+    async def watch(self, info: ResourceInfo, request: WatchRequest) -> AsyncGenerator[Line, None]:
         """Yield lines until the timeout.
 
         Raises:
