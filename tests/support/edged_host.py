@@ -6,6 +6,7 @@ Reads ``want.json`` (pods, objects, connected) whenever it changes; writes ``got
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -135,7 +136,7 @@ def _apply(meta: FakeMeta, want: dict[str, Any]) -> None:
 async def _follow(meta: FakeMeta, manager: PodManager, base: Path) -> None:
     seen = (base / "want.json").stat().st_mtime_ns
     while True:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(float(os.environ.get("EDGED_POLL", "0.05")))
         if (now := (base / "want.json").stat().st_mtime_ns) != seen:
             seen = now
             _apply(meta, json.loads((base / "want.json").read_text()))
