@@ -71,6 +71,8 @@ class Resources:
         handler = self._handlers().get(verb)
         if handler is None or (call.subresource and verb not in {"get", "update", "patch"}):
             raise not_allowed()
+        if verb in {"update", "patch"} and not call.name:
+            raise not_allowed()
         if info.namespaced and not call.namespace and verb not in {"list", "watch"}:
             raise not_allowed()
         return await handler(request, call)
