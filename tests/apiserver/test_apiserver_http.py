@@ -31,7 +31,9 @@ class Client:
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
         names = {k.replace("_", "-"): v for k, v in headers.items()}
-        data = json.dumps(body) if body is not None and not isinstance(body, str | bytes | io.BytesIO) else body
+        data = (
+            json.dumps(body) if body is not None and not isinstance(body, str | bytes | io.BytesIO) else body
+        )
         if data is not None:
             names.setdefault("content-type", "application/json")
         async with self.session.request(method, self.server.url + path, data=data, headers=names) as answer:
