@@ -27,7 +27,8 @@ class Plan:
     clouds: int = 2
     edges: int = 2
     go_edge: bool = False
-    """One of the edges behaves like the original."""
+    """One of the edges behaves like the original; then there is one cloudcore, since that edge compares no versions
+    and takes whatever an instance with a lagging cache sends."""
     rough: float = 20.0
     """Seconds of chaos before the calm."""
     chaos: Chaos = field(default_factory=Chaos)
@@ -43,7 +44,8 @@ class World:
         self.sim = sim = Sim(plan.seed, plan.chaos, tracing=tracing)
         self.api = Api(sim)
         self.api.on_recorded = self.check_recorded
-        self.clouds = [plan.cloud_class(sim, self.api, f"cloud-{i}") for i in range(plan.clouds)]
+        count = 1 if plan.go_edge else plan.clouds
+        self.clouds = [plan.cloud_class(sim, self.api, f"cloud-{i}") for i in range(count)]
         self.edges = [
             plan.edge_class(sim, f"edge-{i}", self.dial, go=plan.go_edge and i == 0)
             for i in range(plan.edges)

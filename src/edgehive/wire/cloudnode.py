@@ -267,10 +267,23 @@ class CloudNode:
         if self.session is None or known is None or isinstance(found, Unknown):
             return
         if isinstance(found, Missing) or found.uid != record.key.uid:
-            if record.kind.lower() == NODE:
-                self._acknowledge_delete(known, now)  # the node itself: there is nobody to tell
+            if self._moot(known, found):
+                self._acknowledge_delete(known, now)
             else:
                 self._offer(self._collect(known), known, now)
+
+    def _moot(self, record: SyncRecord, found: CachedObject | Missing) -> bool:
+        """Whether the delete of `record`'s object need not be sent.
+
+        For a Node there is nobody to tell. Of other objects but pods an original edge compares no UIDs, and when
+        the node has acknowledged the new incarnation, its row is what a delete would remove.
+        """
+        if record.kind.lower() == NODE:
+            return True
+        if isinstance(found, Missing) or record.kind.lower() == POD:
+            return False
+        current = self._records.get(SyncKey(self.node, found.namespace, found.uid))
+        return current is not None and parse_version(current.version) > 0
 
     def _load(self) -> bool:
         records = self._world.records(self.node)
@@ -356,15 +369,9 @@ class CloudNode:
         self._records.pop(known.key, None)
         self._confirmed.discard(known.key)
         self._writer.deleted(known, now)
-        for record in list(self._records.values()):
-            # An original edge compares UIDs for pods only, so the delete of an old incarnation may have removed
-            # the row of the new one there.
-            same = record.object_name == known.object_name and record.key.namespace == known.key.namespace
-            if same and record.kind == known.kind and record.kind.lower() != POD:
-                self._check(record, now, again=True)
 
-    def _check(self, record: SyncRecord, now: float, *, again: bool = False) -> None:
-        """Compare one record with the cached object; `again`: send it whatever is recorded."""
+    def _check(self, record: SyncRecord, now: float) -> None:
+        """Compare one record with the cached object."""
         cached = self._world.find(record)
         if isinstance(cached, Unknown):
             return
@@ -372,7 +379,7 @@ class CloudNode:
             if record.key not in self._checking:
                 self._checking.add(record.key)
                 self._checks.append(record)
-        elif again or not record.version or self._needs(_resource_of(cached), record, cached.version):
+        elif not record.version or self._needs(_resource_of(cached), record, cached.version):
             self._confirm(self._outbound(cached, first=False), record, now)
 
     def _confirm(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:

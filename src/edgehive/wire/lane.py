@@ -6,9 +6,6 @@ from enum import Enum
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import POD
 
-RESEND = -1
-"""A high-water mark below every version: whatever the caches hold is to be sent once more."""
-
 
 class Verdict(Enum):
     """What became of an offered message."""
@@ -89,7 +86,7 @@ class Lane:
             return
         if message.is_delete:
             self.acked_gone = True
-        elif self.version != RESEND:
+        else:
             self.acked = max(self.acked, message.version)
             self.version = max(self.version, message.version)
 
@@ -144,14 +141,13 @@ class Lane:
         """The delete of an incarnation that is not the newest."""
         if any(m.is_delete and m.uid == message.uid for m in self._all()):
             return Verdict.STALE
+        if self.sent_uid == self.uid and not self.gone and not self._is_pod(message):
+            # An original edge compares UIDs for pods only: this delete would remove the new incarnation there.
+            # The row is the new one's already; the record is cleared once that has been acknowledged.
+            return Verdict.STALE
         self.queue = [m for m in self.queue if m.uid != message.uid or m.is_response]
         at = next((i for i, m in enumerate(self.queue) if m.uid == self.uid), len(self.queue))
-        follows = at < len(self.queue)
         self.queue.insert(at, message)
-        if self.sent_uid == self.uid and not follows and not self.gone and not self._is_pod(message):
-            # An original edge compares UIDs for pods only: this delete removes the row of the new incarnation
-            # there. Forget that it was sent, so that it is sent again.
-            self.version = self.acked = RESEND
         return Verdict.QUEUED
 
     def _append(self, message: Outbound, replaced: bool) -> Verdict:

@@ -1,0 +1,143 @@
+"""Faults put in on purpose; the simulator must find each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sim_cloud import Cloud
+from sim_edge import Edge
+
+from edgehive.kit.errors import StorageError
+from edgehive.wire import rows
+from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown
+from edgehive.wire.message import DELETE, Message
+from edgehive.wire.objectsync import SyncRecord
+from edgehive.wire.outbound import Outbound
+from edgehive.wire.outbox import OutboxStore
+from edgehive.wire.pool import Verdict
+from edgehive.wire.rows import Put, Remove
+
+
+class AckBeforeWrite(Edge):
+    """Acknowledges, then writes."""
+
+    def incoming(self, message: Message) -> None:
+        plan = rows.plan_incoming(message, self.disk.rows.get(message.resource))
+        if plan.ack is not None:
+            self.acknowledge(plan.ack)
+            self.flush()
+        self.point("between ACK and write")
+        try:
+            self.disk.apply(plan.changes)
+        except StorageError:
+            self.sim.note(self.name, "the write failed, the ACK is gone")
+
+
+class WriteDropped(Edge):
+    """Acknowledges without writing, now and then."""
+
+    def store(self, changes: Iterable[Put | Remove], message: Message) -> None:
+        if not self.sim.chance(0.05):
+            super().store(changes, message)
+
+
+class DeleteForgottenAtEdge(Edge):
+    """Acknowledges deletes and keeps the row."""
+
+    def store(self, changes: Iterable[Put | Remove], message: Message) -> None:
+        super().store([c for c in changes if isinstance(c, Put)], message)
+
+
+class StaleOverwrite(Edge):
+    """Stores whatever comes, older versions too."""
+
+    def incoming(self, message: Message) -> None:
+        stored = self.disk.rows.get(message.resource) if message.operation == DELETE else None
+        plan = rows.plan_incoming(message, stored)
+        try:
+            self.store(plan.changes, message)
+        except StorageError:
+            return
+        if plan.ack is not None:
+            self.acknowledge(plan.ack)
+
+
+class _Forgetful(CloudNode):
+    """Sends no delete for what was deleted while the node was away."""
+
+    def checked(self, record: SyncRecord, found: CachedObject | Missing | Unknown, now: float) -> None:
+        super().checked(record, Unknown(), now)
+
+
+class DeleteForgottenInCloud(Cloud):
+    node_class = _Forgetful
+
+
+class _Hasty(CloudNode):
+    """Sends at once and makes the record with the ACK."""
+
+    def _gate(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
+        return self._offer(message, record, now)
+
+
+class RecordAfterSend(Cloud):
+    node_class = _Hasty
+
+
+class _Eager(CloudNode):
+    """Records a version as delivered when it is sent."""
+
+    def _offer(self, message: Outbound, known: SyncRecord, now: float) -> Verdict:
+        verdict = super()._offer(message, known, now)
+        if verdict is Verdict.QUEUED and not message.is_delete:
+            self._acknowledged(message, now, known)
+        return verdict
+
+
+class RecordBeforeAck(Cloud):
+    node_class = _Eager
+
+
+class _LeakyStore:
+    """Keeps nothing."""
+
+    def __init__(self, inner: OutboxStore) -> None:
+        self.load = inner.load
+        self.drop = inner.drop
+
+    def save(self, entry: object, replaces: int | None) -> None:
+        pass
+
+
+class OutboxInMemory(Edge):
+    """Accepts statuses without making them durable."""
+
+    def boot(self) -> None:
+        super().boot()
+        self.link.outbox._store = _LeakyStore(self.disk)
+
+
+class AnswerForgotten(Edge):
+    """Takes a refusal that asks for another try as final."""
+
+    def boot(self) -> None:
+        super().boot()
+        outbox = self.link.outbox
+        pause = outbox._pause
+
+        def forget(subject: str, lane: object, item: object, now: float) -> None:
+            pause(subject, lane, item, now)
+            del outbox._paused[subject]
+
+        outbox._pause = forget
+
+
+EDGE_BUGS = (
+    AckBeforeWrite,
+    WriteDropped,
+    DeleteForgottenAtEdge,
+    StaleOverwrite,
+    OutboxInMemory,
+    AnswerForgotten,
+)
+CLOUD_BUGS = (DeleteForgottenInCloud, RecordAfterSend, RecordBeforeAck)

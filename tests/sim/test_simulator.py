@@ -1,0 +1,73 @@
+"""Both ends of the protocol together, in virtual time, under a few hundred seeded schedules (`run.py` runs more)."""
+
+import pytest
+from sim_bugs import CLOUD_BUGS, EDGE_BUGS
+from sim_cloud import Cloud
+from sim_edge import Edge
+from sim_engine import Violation
+from sim_world import World, explain, plan_of, simulate
+
+SEEDS = 160
+PATIENCE = 400
+"""Schedules within which a planted fault must show."""
+
+
+@pytest.mark.parametrize("go_edge", [False, True], ids=["ours", "original-edge"])
+def test_nothing_is_lost_and_nothing_goes_back(go_edge: bool) -> None:
+    for seed in range(SEEDS):
+        plan = plan_of(seed, go_edge=go_edge)
+        if simulate(plan) is not None:
+            pytest.fail(explain(plan), pytrace=False)
+
+
+def finds(edge: type[Edge], cloud: type[Cloud]) -> bool:
+    return any(
+        simulate(plan_of(seed, edge_class=edge, cloud_class=cloud)) is not None for seed in range(PATIENCE)
+    )
+
+
+@pytest.mark.parametrize("bug", EDGE_BUGS)
+def test_finds_a_fault_planted_at_the_edge(bug: type[Edge]) -> None:
+    assert finds(bug, Cloud)
+
+
+@pytest.mark.parametrize("bug", CLOUD_BUGS)
+def test_finds_a_fault_planted_in_the_cloud(bug: type[Cloud]) -> None:
+    assert finds(Edge, bug)
+
+
+def test_one_seed_is_one_run() -> None:
+    worlds = [World(plan_of(7), tracing=True) for _ in range(2)]
+    for world in worlds:
+        world.run()
+    assert list(worlds[0].sim.trace) == list(worlds[1].sim.trace)
+    assert len(worlds[0].sim.trace) > 100
+
+
+def test_a_failing_seed_explains_itself() -> None:
+    plan = plan_of(0, edge_class=EDGE_BUGS[0])
+    assert isinstance(simulate(plan), Violation)
+    text = explain(plan)
+    assert text.startswith("seed 0: t=")
+    assert "VIOLATION" in text
+    assert "edge-0" in text
+
+
+def test_the_runs_are_not_idle() -> None:
+    """Crashes, cuts, resends and recoveries do happen in them."""
+    seen = ""
+    for seed in range(12):
+        world = World(plan_of(seed), tracing=True)
+        world.run()
+        seen += "\n".join(world.sim.trace)
+    for what in (
+        "CRASHES",
+        "cut",
+        "half-open",
+        "API server goes away",
+        "list again",
+        "dies at",
+        '"delete"',
+        "link down",
+    ):
+        assert what in seen, what
