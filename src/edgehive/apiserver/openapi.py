@@ -6,9 +6,14 @@ from edgehive.aio.http import Request, Response
 from edgehive.apiserver.catalog import Catalog
 from edgehive.apiserver.codec import encode
 from edgehive.apiserver.negotiate import accepted
-from edgehive.kube.openapi import openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_index
-
-_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+from edgehive.kube.openapi import (
+    V2_PROTOBUF,
+    V2_PROTOBUF_ACCEPT,
+    openapi_v2,
+    openapi_v2_protobuf,
+    openapi_v3,
+    openapi_v3_index,
+)
 
 
 class OpenApi:
@@ -30,8 +35,8 @@ class OpenApi:
 
     def _v2(self, request: Request) -> Response:
         for media, _ in accepted(request):
-            if media == _PROTOBUF:
-                return self._reply(request, openapi_v2_protobuf(self._catalog.all()), _PROTOBUF)
+            if media == V2_PROTOBUF_ACCEPT:
+                return self._reply(request, openapi_v2_protobuf(self._catalog.all()), V2_PROTOBUF)
             if media in {"application/json", "*/*", "application/*"}:
                 break
         return self._reply(request, encode(openapi_v2(self._catalog.all())), "application/json")
