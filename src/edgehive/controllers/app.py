@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from edgehive.aio.supervise import Service, supervise
 from edgehive.controllers.context import Context, Controller
 from edgehive.controllers.deployment import DeploymentController
+from edgehive.controllers.garbage import GarbageCollector
+from edgehive.controllers.liveness import Grace
 from edgehive.controllers.namespace_deletion import NamespaceDeletion
 from edgehive.controllers.namespaces import default_service_accounts, root_ca_publisher
+from edgehive.controllers.node_lifecycle import NodeLifecycle
+from edgehive.controllers.pod_gc import PodGarbage
 from edgehive.controllers.recorder import EventSink
 from edgehive.controllers.replicaset import ReplicaSetController
 from edgehive.controllers.resources import ServedResources
 from edgehive.controllers.runtime import Clock, Informers
 from edgehive.controllers.scheduler import Scheduler
+from edgehive.controllers.taint_eviction import TaintEviction
 from edgehive.kube.api import KubeApi
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.refs import CRDS
@@ -24,6 +29,16 @@ class Options:
     """What may be set; the defaults are Kubernetes'."""
 
     scheduler_name: str = "default-scheduler"
+    node_grace: float = 40.0
+    """Seconds without a heartbeat after which a node is Unknown."""
+    node_start_grace: float = 60.0
+    """The same for a node that has never reported."""
+    default_toleration_seconds: int = 300
+    """How long pods without a toleration of their own stay on a node that is not ready."""
+    edge_autonomy: bool = False
+    """Keep the pods of edge nodes that cannot be reached (``edgehive.io/autonomy`` on a node decides for it)."""
+    terminated_pods: int = 12500
+    """Finished pods that are kept."""
 
 
 class Controllers:
@@ -45,10 +60,19 @@ class Controllers:
             DeploymentController(context),
             ReplicaSetController(context),
             default_service_accounts(context),
+            NodeLifecycle(
+                context,
+                grace=Grace(options.node_grace, options.node_start_grace),
+                edge_autonomy=options.edge_autonomy,
+            ),
+            TaintEviction(context, default_seconds=options.default_toleration_seconds),
+            PodGarbage(context, threshold=options.terminated_pods),
             NamespaceDeletion(context, resources),
         ]
         if ca_pem:
             self._controllers.append(root_ca_publisher(context, ca_pem))
+        # Last, because it is content with metadata of kinds that nobody keeps whole.
+        self._controllers.append(GarbageCollector(context, resources))
 
     @property
     def counters(self) -> Mapping[str, int]:
