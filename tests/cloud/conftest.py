@@ -256,3 +256,8 @@ async def lab(api: FakeApi, tmp_path: Path) -> AsyncIterator[Lab]:
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+def new_lab() -> Callable[[FakeApi, Path], Lab]:
+    return Lab

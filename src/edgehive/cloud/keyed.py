@@ -33,7 +33,7 @@ class KeyedQueue(Generic[_Item]):
         self._parallel = parallel
         self._limit = limit
         self._queues: dict[str, deque[_Item]] = {}
-        self._ready: deque[str] = deque()
+        self._ready: dict[str, None] = {}  # ordered, and far smaller than a deque while empty
         self._active = 0
         self._size = 0
         self._room: asyncio.Future[None] | None = None
@@ -51,7 +51,7 @@ class KeyedQueue(Generic[_Item]):
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque((item,))
-            self._ready.append(key)
+            self._ready[key] = None
         else:
             queue.append(item)
         self._size += 1
@@ -69,7 +69,9 @@ class KeyedQueue(Generic[_Item]):
     def _pump(self) -> None:
         while self._ready and self._active < self._parallel:
             self._active += 1
-            self._start(self._run(self._ready.popleft()))
+            key = next(iter(self._ready))
+            del self._ready[key]
+            self._start(self._run(key))
 
     async def _run(self, key: str) -> None:
         queue = self._queues[key]
@@ -79,7 +81,7 @@ class KeyedQueue(Generic[_Item]):
             self._active -= 1
             self._size -= 1
             if queue:
-                self._ready.append(key)
+                self._ready[key] = None
             else:
                 del self._queues[key]
             if self._room is not None and not self._room.done() and not self.full:

@@ -74,7 +74,8 @@ class SyncController:
 
     def plan_changed(self) -> None:
         """The writer may have something to write earlier than it had."""
-        self._wake.set()
+        if self._writer.depth:
+            self._wake.set()
 
     async def run(self) -> None:
         """Write what is planned until cancelled."""

@@ -22,6 +22,7 @@ class Deadlines(Generic[_Owner]):
         self._tick = 0
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
+        self._armed = 0.0
 
     def update(self, owner: _Owner) -> None:
         """The deadline of `owner` may have changed."""
@@ -51,9 +52,10 @@ class Deadlines(Generic[_Owner]):
             return
         due = self._heap[0][0]
         if self._handle is not None:
-            if self._handle.when() <= due:
+            if self._armed <= due:
                 return
             self._handle.cancel()
+        self._armed = due
         self._handle = self._loop.call_at(due, self._run)
 
     def _run(self) -> None:
