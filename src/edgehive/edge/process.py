@@ -18,6 +18,7 @@ from pathlib import Path
 from edgehive.edge.process_host import (
     bound_log,
     container_processes,
+    give_to_user,
     guard_writes,
     hash_text,
     link_mounts,
@@ -262,6 +263,7 @@ class ProcessRuntime:
             )
             if user:
                 directory.chmod(0o711)
+                give_to_user(root, spec.security)
             for name, text in (("start.sh", script), ("env.sh", exports)):
                 (directory / name).touch(mode=0o600)
                 (directory / name).write_text(text)

@@ -72,12 +72,24 @@ def working_directory(root: Path, wanted: str) -> Path:
     return directory
 
 
-def user_prefix(security: Mapping[str, object]) -> list[str]:
-    """Return the command prefix that changes to the user asked for."""
+def _user(security: Mapping[str, object]) -> tuple[int, int] | None:
     user, group = security.get("runAsUser"), security.get("runAsGroup")
     if os.geteuid() != 0 or not isinstance(user, int):
+        return None
+    return user, group if isinstance(group, int) else user
+
+
+def give_to_user(directory: Path, security: Mapping[str, object]) -> None:
+    """Make a working directory writable for the user asked for."""
+    if (owner := _user(security)) is not None:
+        os.chown(directory, *owner)
+
+
+def user_prefix(security: Mapping[str, object]) -> list[str]:
+    """Return the command prefix that changes to the user asked for."""
+    if (owner := _user(security)) is None:
         return []
-    group = group if isinstance(group, int) else user
+    user, group = owner
     return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
 
 
