@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from edgehive.kube.fielderror import FieldError
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 
@@ -65,6 +66,8 @@ class Call:
     field_validation: str = "Warn"
     force: bool = False
     warnings: list[str] = field(default_factory=list)
+    checked: list[FieldError] | None = None
+    """What `fields.check_fields` found in a built-in object, so that it is not looked for twice."""
 
     @property
     def resource(self) -> str:

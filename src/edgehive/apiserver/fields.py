@@ -24,7 +24,8 @@ def check_fields(call: Call, obj: Object) -> None:
     if call.field_validation == "Warn":
         call.warnings.extend(text for text in unknown if text not in call.warnings)
     if not call.info.custom:
-        wrong = [e for e in schema.validate(obj) if e.reason == _TYPE]
+        call.checked = schema.validate(obj)
+        wrong = [e for e in call.checked if e.reason == _TYPE]
         if wrong:
             raise _undecodable(call, "; ".join(f"{e.field}: {e.message}" for e in wrong))
 
@@ -37,9 +38,9 @@ def check_valid(call: Call, new: Object, old: Object | None = None) -> None:
     """
     info = call.info
     name = str(new["metadata"].get("name", ""))
-    errors: list[FieldError] = info.schema.validate(new) if info.schema is not None else []
-    if not info.custom and any(e.reason == _TYPE for e in errors):
-        raise _undecodable(call, "; ".join(f"{e.field}: {e.message}" for e in errors if e.reason == _TYPE))
+    errors: list[FieldError] = list(call.checked or ())
+    if call.checked is None and info.schema is not None:
+        errors = info.schema.validate(new)
     seen = {(e.field, e.reason) for e in errors}
     more = validate(info, new, old=old, subresource=call.subresource)
     errors += [e for e in more if (e.field, e.reason) not in seen]
