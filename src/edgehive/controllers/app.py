@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgehive.aio.supervise import Service, supervise
 from edgehive.controllers.context import Context, Controller
+from edgehive.controllers.daemonset import DaemonSetController
 from edgehive.controllers.deployment import DeploymentController
 from edgehive.controllers.garbage import GarbageCollector
 from edgehive.controllers.liveness import Grace
@@ -59,6 +60,7 @@ class Controllers:
             Scheduler(context, scheduler_name=options.scheduler_name),
             DeploymentController(context),
             ReplicaSetController(context),
+            DaemonSetController(context),
             default_service_accounts(context),
             NodeLifecycle(
                 context,
