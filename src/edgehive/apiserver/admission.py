@@ -20,6 +20,7 @@ ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _TOKEN_SECONDS = 3607
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
+_UNSCHEDULED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -117,9 +118,22 @@ class Admission:
         if not isinstance(spec, dict):
             return
         self._priority(call, obj, spec)
+        self._tolerations(spec)
         mirror = _MIRROR in (obj["metadata"].get("annotations") or {})
         if not mirror:
             self._service_account(call, obj, spec)
+
+    @staticmethod
+    def _tolerations(spec: dict[str, Any]) -> None:
+        """A pod stays on a node that is gone for five minutes, unless it says otherwise."""
+        tolerations = spec.get("tolerations")
+        tolerations = list(tolerations) if isinstance(tolerations, list) else []
+        for key in _UNSCHEDULED:
+            if not any(_tolerates(t, key) for t in tolerations):
+                tolerations.append(
+                    {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+                )
+        spec["tolerations"] = tolerations
 
     def _priority(self, call: Call, obj: Object, spec: dict[str, Any]) -> None:
         name = spec.get("priorityClassName") or ""
@@ -266,3 +280,13 @@ def _token_sources() -> dict[str, Any]:
         ],
         "defaultMode": 420,
     }
+
+
+def _tolerates(toleration: Any, key: str) -> bool:
+    if not isinstance(toleration, dict):
+        return False
+    if toleration.get("effect") not in {None, "", "NoExecute"}:
+        return False
+    return toleration.get("key") == key or (
+        not toleration.get("key") and toleration.get("operator") == "Exists"
+    )

@@ -110,30 +110,9 @@ def _amount(value: Any) -> Any:
         return 0
 
 
-_UNSCHEDULED_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-
-
 def _create_pod(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
-    tolerations = spec.get("tolerations")
-    tolerations = list(tolerations) if isinstance(tolerations, list) else []
-    for key in _UNSCHEDULED_TOLERATIONS:
-        if not any(_tolerates(t, key) for t in tolerations):
-            tolerations.append(
-                {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-            )
-    spec["tolerations"] = tolerations
-
-
-def _tolerates(toleration: Any, key: str) -> bool:
-    if not isinstance(toleration, dict):
-        return False
-    if toleration.get("effect") not in {None, "", "NoExecute"}:
-        return False
-    return toleration.get("key") == key or (
-        not toleration.get("key") and toleration.get("operator") == "Exists"
-    )
 
 
 # -- others

@@ -106,7 +106,7 @@ def make(directory: PkiDir, names: Sequence[str], now: datetime.datetime) -> Non
     if directory.cert("ca").is_file() and directory.key("ca").is_file():
         ca = load_pair(directory.cert("ca").read_bytes(), directory.key("ca").read_bytes())
     else:
-        ca = create_ca("edgehive-ca", now)
+        ca = create_ca(f"edgehive-ca@{int(now.timestamp())}", now)  # two installations are told apart
         _write_pair(directory, "ca", ca)
     if not directory.key("sa").is_file():
         write_private(directory.key("sa"), key_pem(new_key()))

@@ -66,6 +66,8 @@ class Writer:
         prepare_create(info, obj)
         if info.schema is not None:
             info.schema.apply_defaults(obj)
+        if not applied:
+            self._track(call, None, obj)  # before admission: what that adds belongs to nobody
         self._admission.create(call, obj)
         if info.schema is not None:
             info.schema.apply_defaults(obj)
@@ -77,8 +79,6 @@ class Writer:
             check_valid(call, obj)
             meta["uid"] = self._clock.new_id()
             meta["creationTimestamp"] = self._clock.stamp()
-            if not applied:
-                self._track(call, None, obj)
             try:
                 return await self._insert(call, obj)
             except KeyExists as exc:
@@ -186,12 +186,12 @@ class Writer:
         self._carry(old, new)
         if info.schema is not None:
             info.schema.apply_defaults(new)
+        if not applied:
+            self._track(call, old, new)
         self._admission.update(call, new)
         if tracks_generation(info) and wanted(new, info) != wanted(old, info):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         check_valid(call, new, old)
-        if not applied:
-            self._track(call, old, new)
         if unchanged(old, new):
             return to_served(record.value, info)
         return await self._store(call, record, new)
