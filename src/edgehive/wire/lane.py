@@ -111,7 +111,7 @@ class Lane:
 
     def _offer_response(self, message: Outbound) -> Verdict:
         # Sending an answer that is older than what is on its way would overwrite it at the edge.
-        if message.version and message.version < self.version:
+        if message.version and message.version < max(self.version, self.answered):
             return Verdict.STALE
         self.answered = max(self.answered, message.version)
         return self._append(message, replaced=False)

@@ -165,8 +165,8 @@ def _decode_leniently(data: bytes, cause: BaseException) -> _Frame:
         if not isinstance(value, dict):
             raise TypeError(f"expected an object, got {type(value).__name__}")
         top = _fold(value)
-        head = {"msg_id": "", "timestamp": 0} | _fold(top.get("header") or {})
-        known = {"header": head, "route": _fold(top.get("route") or {}), "content": top.get("content")}
+        head = {"msg_id": "", "timestamp": 0} | _fold(top.get("header", {}))
+        known = {"header": head, "route": _fold(top.get("route", {})), "content": top.get("content")}
         text = json.dumps(known, ensure_ascii=False, allow_nan=False)
         # Half of a surrogate pair is U+FFFD to the original, and nothing we could encode again.
         return _decoder.decode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
