@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgehive.beehive.hive import Hive, Module
+from edgehive.beehive.hive import Delivery, Hive, Module
 from edgehive.edge.app import stamp
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import split_address
@@ -356,6 +356,55 @@ async def test_a_silent_cloud_is_noticed_and_left(cloud: Any, config: EdgeCoreCo
         await edge.linked(True)
         assert len(cloud.connections) == 2
         cloud.connections[0].transport.abort()
+
+
+async def test_a_renewed_certificate_is_used_without_losing_a_message(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        cloud.objects[POD] = pod(6)
+        cloud.silent = True
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(
+                edge.meta.patch_pod_status("default", "web", "u1", b'{"status":{"a":1}}')
+            )
+            await cloud.message("patch", "default/podpatch/web")
+            cloud.silent = False
+            edge.hub.reconnect("a new certificate")
+            await edge.linked(False)
+            await edge.linked(True)
+        assert isinstance(asked.result(), Ok)
+        assert len(cloud.connections) == 2
+        assert len(edge.outbox) == 0
+
+
+async def test_the_other_modules_hear_of_the_link_in_order(cloud: Any, config: EdgeCoreConfig) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def receive(delivery: Delivery[Message]) -> None:
+        what = delivery.message
+        await heard.put(what.content.decode() if what.operation == "connect" else what.resource)
+
+    edge_modules = [
+        Module("twin", receive, frozenset({"twin"})),
+        Module("eventbus", receive),
+        Module("taskmanager", receive),
+    ]
+    async with running(config) as edge:
+        for module in edge_modules:
+            edge.hive.add(module)
+        await edge.linked()
+        assert await heard.get() == '"cloud_connected"'
+        await cloud.push("update", "membership", {}, group="twin", source="devicecontroller")
+        assert await heard.get() == "membership"
+        await cloud.push("publish", "topic/a", {}, group="user", source="router_eventbus")
+        assert await heard.get() == "topic/a"
+        await cloud.push("publish", "topic/b", {}, group="user", source="stranger")
+        await cloud.push("x", "topic/c", {}, group="no-such-group")
+        await cloud.stop()
+        assert await heard.get() == '"cloud_disconnected"'
 
 
 async def test_a_malformed_frame_closes_the_link_and_it_comes_back(

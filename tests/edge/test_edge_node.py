@@ -11,7 +11,14 @@ import pytest
 
 from edgehive.edge.metaclient import Failed, Ok, Reply
 from edgehive.edge.node import NodeAgent, NodeTimers
-from edgehive.edge.node_probe import Levels, Machine, NodeProbe
+from edgehive.edge.node_probe import (
+    Levels,
+    Machine,
+    NodeProbe,
+    interface_address,
+    local_address,
+    running_kubelet,
+)
 from edgehive.edge.node_status import (
     NodeReporter,
     NodeSettings,
@@ -49,7 +56,6 @@ HARD = {
 }
 SETTINGS = NodeSettings(
     name="edge-1",
-    addresses=("10.0.0.1",),
     labels={"rack": "7"},
     eviction_hard=HARD,
     kubelet_version=kubelet_version("0.1.0"),
@@ -72,7 +78,7 @@ def condition(status: dict[str, Any], kind: str) -> dict[str, str]:
 
 def test_resources_are_capacity_minus_reservations_and_eviction() -> None:
     made = reporter(reserved=sum_reserved([{"cpu": "500m", "memory": "1Gi"}, {"cpu": "250m"}]))
-    status = made.status(FINE, Readiness("containerd://1.6.20"), 0)
+    status = made.status(FINE, Readiness("containerd://1.6.20"), 0, address="10.0.0.1")
     assert status["capacity"] == {
         "cpu": "4",
         "memory": f"{8 << 20}Ki",
@@ -89,7 +95,7 @@ def test_resources_are_capacity_minus_reservations_and_eviction() -> None:
 
 def test_registration_object() -> None:
     made = reporter(schedulable=False, taints=({"key": "k", "effect": "NoExecute"},))
-    node = made.node(made.status(FINE, Readiness("containerd://1"), 0))
+    node = made.node(made.status(FINE, Readiness("containerd://1"), 0, address="10.0.0.1"))
     assert node["metadata"]["labels"] == {
         "beta.kubernetes.io/arch": "arm64",
         "beta.kubernetes.io/os": "linux",
@@ -118,39 +124,44 @@ def test_registration_object() -> None:
 )
 def test_pressure_is_real_and_lasts_for_the_transition_period(kind: str, change: dict[str, Any]) -> None:
     made = reporter(pressure_transition=300.0)
-    assert condition(made.status(FINE, Readiness("r"), 0), kind)["status"] == "False"
-    assert condition(made.status(levels(**change), Readiness("r"), 10), kind)["status"] == "True"
-    assert condition(made.status(FINE, Readiness("r"), 200), kind)["status"] == "True"
-    assert condition(made.status(FINE, Readiness("r"), 311), kind)["status"] == "False"
+    assert condition(made.status(FINE, Readiness("r"), 0, address="10.0.0.1"), kind)["status"] == "False"
+    assert (
+        condition(made.status(levels(**change), Readiness("r"), 10, address="10.0.0.1"), kind)["status"]
+        == "True"
+    )
+    assert condition(made.status(FINE, Readiness("r"), 200, address="10.0.0.1"), kind)["status"] == "True"
+    assert condition(made.status(FINE, Readiness("r"), 311, address="10.0.0.1"), kind)["status"] == "False"
 
 
 def test_a_file_system_without_inode_counts_is_no_pressure() -> None:
     made = reporter()
     assert (
-        condition(made.status(levels(node_inodes=(0, 0)), Readiness("r"), 0), "DiskPressure")["status"]
+        condition(
+            made.status(levels(node_inodes=(0, 0)), Readiness("r"), 0, address="10.0.0.1"), "DiskPressure"
+        )["status"]
         == "False"
     )
 
 
 def test_transition_times_move_only_with_the_status_and_survive_a_restart() -> None:
     made = reporter()
-    made.status(FINE, Readiness("r"), 1000)
-    second = made.status(FINE, Readiness("r"), 1010)
+    made.status(FINE, Readiness("r"), 1000, address="10.0.0.1")
+    second = made.status(FINE, Readiness("r"), 1010, address="10.0.0.1")
     assert condition(second, "Ready")["lastTransitionTime"] == "1970-01-01T00:16:40Z"
     assert condition(second, "Ready")["lastHeartbeatTime"] == "1970-01-01T00:16:50Z"
-    third = made.status(FINE, Readiness("r", "container runtime is down"), 1020)
+    third = made.status(FINE, Readiness("r", "container runtime is down"), 1020, address="10.0.0.1")
     assert condition(third, "Ready")["status"] == "False"
     assert condition(third, "Ready")["lastTransitionTime"] == "1970-01-01T00:17:00Z"
     restarted = reporter()
     restarted.adopt({"status": second})
-    again = restarted.status(FINE, Readiness("r"), 5000)
+    again = restarted.status(FINE, Readiness("r"), 5000, address="10.0.0.1")
     assert condition(again, "Ready")["lastTransitionTime"] == "1970-01-01T00:16:40Z"
 
 
 def test_nothing_to_say_is_no_patch_and_a_heartbeat_carries_whole_conditions() -> None:
     made = reporter()
-    known = made.node(made.status(FINE, Readiness("r"), 0))
-    later = made.status(FINE, Readiness("r"), 10)
+    known = made.node(made.status(FINE, Readiness("r"), 0, address="10.0.0.1"))
+    later = made.status(FINE, Readiness("r"), 10, address="10.0.0.1")
     assert status_patch(known=known, status=later, labels=made.labels(), heartbeat=False) is None
     patch = json.loads(status_patch(known=known, status=later, labels=made.labels(), heartbeat=True) or b"")
     assert [c["type"] for c in patch["status"]["$setElementOrder/conditions"]] == [
@@ -162,11 +173,11 @@ def test_nothing_to_say_is_no_patch_and_a_heartbeat_carries_whole_conditions() -
 
 def test_a_patch_holds_what_differs() -> None:
     made = reporter()
-    known = made.node(made.status(FINE, Readiness("containerd://1"), 0))
+    known = made.node(made.status(FINE, Readiness("containerd://1"), 0, address="10.0.0.1"))
     known["metadata"]["labels"].pop("rack")
     known["status"]["addresses"] = []
     known["status"]["conditions"][3] |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
-    status = made.status(FINE, Readiness("containerd://2"), 10)
+    status = made.status(FINE, Readiness("containerd://2"), 10, address="10.0.0.1")
     patch = json.loads(status_patch(known=known, status=status, labels=made.labels(), heartbeat=False) or b"")
     assert patch["metadata"] == {"labels": {"rack": "7"}}
     assert patch["status"]["nodeInfo"] == {"containerRuntimeVersion": "containerd://2"}
@@ -207,8 +218,20 @@ def test_the_probe_reads_a_machine_from_its_files(tmp_path: Path) -> None:
     assert machine.storage > 0
     assert now.memory == (1 << 20, 2 << 20)
     assert now.pids == (32768 - 345, 32768)
+    put("proc/12/comm", "bash\n")
+    assert running_kubelet(tmp_path) == 0
+    put("proc/345/comm", "kubelet\n")
+    assert running_kubelet(tmp_path) == 345
     limited = NodeProbe(storage=tmp_path, root=tmp_path, own_limits=True)
     assert limited.machine().memory == 1 << 20
+
+
+def test_addresses_of_this_machine() -> None:
+    assert interface_address("lo") == "127.0.0.1"
+    assert interface_address("no-such-if") == ""
+    assert local_address("127.0.0.1") == "127.0.0.1"
+    assert local_address("::1") in ("::1", "127.0.0.1")
+    assert local_address("no-such-host.invalid")
 
 
 class Cluster:
@@ -304,6 +327,7 @@ async def agent(
         api=cluster,
         connection=cluster,
         runtime_version=version,
+        address=lambda: "10.0.0.1",
         wall=lambda: 1e9,
         rng=lambda: 0.5,
         timers=NodeTimers(status=0.02, report=300, lease_duration=1),

@@ -26,16 +26,20 @@ from edgehive.edge.hub_routes import META, Routes
 from edgehive.edge.metamanager import MetaManager
 from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
-from edgehive.edge.node_probe import NodeProbe, local_address
+from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
 from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
+from edgehive.kit.errors import UserError
 from edgehive.wire.edgelink import EdgeLink, LinkOptions
 from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
 
 log = logging.getLogger(__name__)
+
+_DEAD_AFTER = 30.0
+"""Seconds of silence, pongs included, after which the cloud is given up; the cloud gives an edge as long."""
 
 _PROCESS = "process://"
 _CONTAINERD_IMAGES = Path("/var/lib/containerd")
@@ -86,6 +90,10 @@ class EdgeCore:
             UserError: the configuration or the join token is wrong.
             StorageError: the database cannot be opened.
         """
+        _shrink_tls_buffers()
+        interface = self._edged.custom_interface_name
+        if interface and not interface_address(interface):
+            raise UserError(f"modules.edged.customInterfaceName: {interface} has no IPv4 address")
         async with contextlib.AsyncExitStack() as stack:
             store = EdgeStore(Path(self._config.database.data_source))
             stack.callback(store.close)
@@ -143,6 +151,7 @@ class EdgeCore:
             options=LinkOptions(
                 heartbeat=float(config.heartbeat),
                 dial_timeout=float(config.websocket.handshake_timeout),
+                dead_after=max(_DEAD_AFTER, 2.0 * config.heartbeat),
                 rate=float(config.message_qps),
                 burst=config.message_burst,
             ),
@@ -243,7 +252,6 @@ class EdgeCore:
         return NodeAgent(
             settings=NodeSettings(
                 name=self._node,
-                addresses=(self._address(),),
                 labels=edged.node_labels,
                 taints=tuple(kubelet.register_with_taints),
                 schedulable=edged.register_schedulable,
@@ -264,6 +272,7 @@ class EdgeCore:
             api=meta,
             connection=hub,
             runtime_version=runtime_version,
+            address=lambda: self._address(hub.local_address),
             wall=time.time,
             rng=_random,
             timers=NodeTimers(
@@ -287,9 +296,18 @@ class EdgeCore:
             cgroup_root=kubelet.cgroup_root,
         )
 
-    def _address(self) -> str:
-        host, port = split_address(self._hub_config.websocket.server)
-        return self._edged.node_ip or local_address(host, port)
+    def _address(self, connected_from: str = "") -> str:
+        """The node's InternalIP: the configured one, that of the configured interface, or the one towards the cloud.
+
+        `connected_from` is the address the link really uses; before there is a link it is a guess.
+        """
+        interface = self._edged.custom_interface_name
+        return (
+            self._edged.node_ip
+            or (interface_address(interface) if interface else "")
+            or connected_from
+            or local_address(split_address(self._hub_config.websocket.server)[0])
+        )
 
     def _runtime(self) -> Runtime:
         """The runtime named by ``containerRuntimeEndpoint``; the other one is not even imported."""
@@ -307,7 +325,27 @@ class EdgeCore:
             )
         from edgehive.edge.cri import CriRuntime
 
+        self._refuse_beside_kubelet()
         return CriRuntime(endpoint=endpoint, node_ip=self._address())
+
+    def _refuse_beside_kubelet(self) -> None:
+        """Two kubelets on one container runtime remove each other's containers."""
+        if os.environ.get("CHECK_EDGECORE_ENVIRONMENT", "").lower() == "false":
+            return
+        other = running_kubelet()
+        if other:
+            raise UserError(
+                f"a kubelet runs on this machine (process {other}); it would fight over the containers",
+                hint="stop it, or set CHECK_EDGECORE_ENVIRONMENT=false if it uses another runtime",
+            )
+
+
+def _shrink_tls_buffers() -> None:
+    """Read TLS in pieces of 16 KiB: asyncio sets a quarter of a megabyte aside for every connection."""
+    from asyncio import sslproto
+
+    if hasattr(sslproto.SSLProtocol, "max_size"):
+        sslproto.SSLProtocol.max_size = 16 << 10
 
 
 async def _broadcast(hive: Hive[Message], group: str, message: Message) -> None:

@@ -88,6 +88,8 @@ class EdgeHub:
         self.last_problem = ""
         """Why the link is down, for people."""
         self.connected = False
+        self.local_address = ""
+        """Our address on the last connection to the cloud."""
 
     # what the others call
 
@@ -287,6 +289,7 @@ class EdgeHub:
         if connection is not self._connection:
             connection.end("given up")
             return
+        self.local_address = connection.local_address
         self._link.receive_connected(self._now())
         self._pause(self._paused)
         self._wake.set()

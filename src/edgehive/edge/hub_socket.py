@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,6 +14,12 @@ from edgehive.kit.errors import ProtocolError, Unreachable
 log = logging.getLogger(__name__)
 
 _WRITE_BUFFER = 64 << 10
+_UNACKED = 15.0
+"""Seconds after which the kernel gives up a connection whose peer does not acknowledge what was sent.
+
+This is what notices a dead network: WebSocket pings see to it that something is always sent. A cloud that is
+merely too busy to answer pings, as the original is at times, is not taken for dead by it.
+"""
 
 
 class Listener(Protocol):
@@ -46,6 +53,7 @@ class CloudConnection(asyncio.Protocol):
         self._stuck: asyncio.TimerHandle | None = None
         self._ended = False
         self.writable = False
+        self.local_address = ""
 
     async def dial(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float) -> None:
         """Open TCP and TLS and send the upgrade request; the listener hears of the 101.
@@ -74,6 +82,10 @@ class CloudConnection(asyncio.Protocol):
         if self._ended:
             transport.abort()
             return
+        self.local_address = str(transport.get_extra_info("sockname")[0])
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_UNACKED * 1000))
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         transport.write(self._request)
 

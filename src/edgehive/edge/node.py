@@ -59,6 +59,7 @@ class NodeAgent:
         api: NodeApi,
         connection: Connection,
         runtime_version: Callable[[], Awaitable[tuple[str, str]]],
+        address: Callable[[], str],
         wall: Callable[[], float],
         rng: Callable[[], float],
         timers: NodeTimers = NodeTimers(),
@@ -68,6 +69,7 @@ class NodeAgent:
         self._api = api
         self._connection = connection
         self._runtime_version = runtime_version
+        self._address = address
         self._wall = wall
         self._rng = rng
         self._timers = timers
@@ -201,7 +203,7 @@ class NodeAgent:
         except EdgehiveError as exc:
             problem = f"container runtime is down: {safe_label(str(exc), 200)}"
             readiness = Readiness(self._runtime, problem)
-        return self._reporter.status(self._probe.levels(), readiness, self._wall())
+        return self._reporter.status(self._probe.levels(), readiness, self._wall(), address=self._address())
 
     # lease
 

@@ -3,10 +3,15 @@
 The paths are arguments, so that a test brings its own machine.
 """
 
+import fcntl
 import os
 import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+_ELSEWHERE = "192.0.2.1"  # TEST-NET-1: routed like any far address, and nobody's
+_SIOCGIFADDR = 0x8915
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -172,12 +177,43 @@ def _file_system(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     )
 
 
-def local_address(towards: str, port: int) -> str:
-    """The address this machine uses to reach `towards`; nothing is sent."""
-    try:
-        family = socket.getaddrinfo(towards, port, type=socket.SOCK_DGRAM)[0][0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((towards, port))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return "127.0.0.1"
+def interface_address(name: str) -> str:
+    """The IPv4 address of the interface `name`; empty when it has none."""
+    request = struct.pack("256s", name.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe, _SIOCGIFADDR, request)
+        except OSError:
+            return ""
+    return socket.inet_ntoa(answer[20:24])
+
+
+def running_kubelet(root: Path = Path("/")) -> int:
+    """The process id of a kubelet on this machine, 0 if there is none."""
+    for comm in (root / "proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text(encoding="utf-8", errors="replace").strip() == "kubelet":
+                return int(comm.parent.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return 0
+
+
+def local_address(towards: str) -> str:
+    """The address this machine uses to reach `towards`; no packet is sent and no name is looked up.
+
+    For a host name it is the address of the default route, 127.0.0.1 while there is none.
+    """
+    for family, target in (
+        (socket.AF_INET, towards),
+        (socket.AF_INET6, towards),
+        (socket.AF_INET, _ELSEWHERE),
+    ):
+        try:
+            socket.inet_pton(family, target)
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return "127.0.0.1"

@@ -35,7 +35,6 @@ class NodeSettings:
     """What the configuration says about the node."""
 
     name: str
-    addresses: tuple[str, ...]
     labels: Mapping[str, str]
     taints: tuple[Mapping[str, Any], ...] = ()
     schedulable: bool = True
@@ -131,8 +130,8 @@ class NodeReporter:
             },
         }
 
-    def status(self, levels: Levels, readiness: Readiness, now: float) -> dict[str, Any]:
-        """The status as it is now."""
+    def status(self, levels: Levels, readiness: Readiness, now: float, *, address: str) -> dict[str, Any]:
+        """The status as it is now; `address` is the node's InternalIP."""
         machine, settings = self._machine, self._settings
         capacity, allocatable = self._resources()
         return {
@@ -145,7 +144,7 @@ class NodeReporter:
                 self._ready(readiness, now),
             ],
             "addresses": [
-                *({"type": "InternalIP", "address": address} for address in settings.addresses),
+                {"type": "InternalIP", "address": address},
                 {"type": "Hostname", "address": settings.name},
             ],
             "nodeInfo": {
