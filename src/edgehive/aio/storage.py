@@ -103,6 +103,12 @@ class Storage:
             event = self._changed[bucket] = asyncio.Event()
         await event.wait()
 
+    def wake(self, bucket: str) -> None:
+        """Wake everybody who waits for a change in a bucket."""
+        event = self._changed.pop(bucket, None)
+        if event is not None:
+            event.set()
+
     # -- writing
 
     async def create(self, bucket: str, key: str, encode: Encode) -> Record:
@@ -189,9 +195,7 @@ class Storage:
             for item, entry in zip(taken, batch.entries, strict=True):
                 self._finish(item, Record(entry.value, entry.revision))
             for bucket in {entry.bucket for entry in batch.entries}:
-                event = self._changed.pop(bucket, None)
-                if event is not None:
-                    event.set()
+                self.wake(bucket)
         else:
             self.failures += 1
             self.problem = str(error)

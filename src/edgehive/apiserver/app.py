@@ -133,8 +133,7 @@ class ApiServer:
             hint = "another server uses the port; choose one with --api-port"
             raise UserError(f"{self.options.host}:{self.options.port}: {exc.strerror}", hint=hint) from exc
         self._http = http
-        first = str(ipaddress.ip_network(self.options.service_network)[1])
-        await bootstrap(self.registry, address=self.options.host, port=self.port, service_address=first)
+        await self._bootstrap()
 
     async def run(self) -> None:
         """Serve until cancelled; then drain and close the store."""
@@ -238,14 +237,20 @@ class ApiServer:
     # -- housekeeping
 
     async def _keep_house(self) -> None:
-        """Expire events; finish the deletion of CRDs whose last objects have gone."""
+        """Expire events, put back what every cluster has, finish the deletion of CRDs."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
+            with contextlib.suppress(ApiStatus, StorageError):
+                await self._bootstrap()
             await self._expire_events()
             for name, record in list(self.storage.scan(str(CRDS))):
                 if b'"deletionTimestamp"' in record.value:
                     with contextlib.suppress(ApiStatus, StorageError):
                         await self.registry.clean_up_crd(name)
+
+    async def _bootstrap(self) -> None:
+        first = str(ipaddress.ip_network(self.options.service_network)[1])
+        await bootstrap(self.registry, address=self.options.host, port=self.port, service_address=first)
 
     async def _expire_events(self) -> None:
         info = self.catalog.find(EVENTS.group, EVENTS.version, EVENTS.resource)

@@ -120,9 +120,7 @@ class Authorizer:
 def denied(user: User, a: Attributes) -> ApiStatus:
     """403, in the words of Kubernetes' authorizer."""
     if a.path:
-        return ApiStatus(
-            403, "Forbidden", f'forbidden: User "{user.name}" cannot {a.verb} path "{a.path}"', {"kind": ""}
-        )
+        return ApiStatus(403, "Forbidden", f'forbidden: User "{user.name}" cannot {a.verb} path "{a.path}"')
     qualified = f"{a.resource}.{a.group}" if a.group else a.resource
     where = f' in the namespace "{a.namespace}"' if a.namespace else " at the cluster scope"
     name = f' "{a.name}"' if a.name else ""

@@ -48,6 +48,10 @@ class Catalog:
         """Return the resource, or None."""
         return self._rows.get((group, version, resource))
 
+    def serves(self, info: ResourceInfo) -> bool:
+        """Tell whether a row (or its successor after a change of its CRD) is served."""
+        return (info.gvr.group, info.gvr.version, info.gvr.resource) in self._rows
+
     def by_kind(self, group: str, version: str, kind: str) -> ResourceInfo | None:
         """Return the resource of a kind, or None."""
         for info in self._rows.values():

@@ -5,7 +5,7 @@ stored; a new namespace has its default service account and the cluster's CA bef
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from edgehive.aio.storage import Storage
@@ -22,6 +22,7 @@ from edgehive.kube.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PA
 from edgehive.kube.crd import infos_from_crd
 from edgehive.kube.patch import json_patch, merge_patch, strategic_merge_patch
 from edgehive.kube.refs import CONFIGMAPS, CRDS, SERVICEACCOUNTS
+from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus, bad_request, invalid
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Registry:
         self.catalog = catalog
         self.clock = clock
         self.reader = Reader(storage)
-        self.watcher = Watcher(storage)
+        self.watcher = Watcher(storage, served=catalog.serves)
         self.writer = Writer(
             storage=storage, reader=self.reader, admission=admission, clock=clock, token=token
         )
@@ -206,13 +207,19 @@ class Registry:
         name = str(crd["metadata"]["name"])
         conditions = (crd.get("status") or {}).get("conditions") or ()
         established = any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
-        self.catalog.set_custom(name, infos_from_crd(crd) if established else ())
+        self._set_custom(name, infos_from_crd(crd) if established else ())
+
+    def _set_custom(self, crd: str, infos: Sequence[ResourceInfo]) -> None:
+        before = self.catalog.custom(crd)
+        self.catalog.set_custom(crd, infos)
+        for info in before:
+            self.storage.wake(bucket_of(info))  # a watch of what is gone ends
 
     async def clean_up_crd(self, name: str) -> None:
         """Take one step of a CRD's deletion: delete its objects; when none is left, let it go."""
         record = self.storage.get(_BUCKET_CRDS, name)
         if record is None:
-            self.catalog.set_custom(name, ())
+            self._set_custom(name, ())
             return
         crd = decode(record.value)
         if not crd["metadata"].get("deletionTimestamp"):
@@ -227,7 +234,7 @@ class Registry:
             return
         await self.writer.change(Call(info, LOCAL, name=name, manager="apiserver"), _without_finalizer)
         if self.storage.get(_BUCKET_CRDS, name) is None:
-            self.catalog.set_custom(name, ())
+            self._set_custom(name, ())
 
 
 def _without_finalizer(crd: Object) -> Object:

@@ -6,7 +6,7 @@ A watcher holds no queue: it reads the store's window at its own pace, and one t
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from edgehive.aio.storage import Storage
@@ -37,8 +37,9 @@ class WatchRequest:
 class Watcher:
     """Watches any resource."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, served: Callable[[ResourceInfo], bool]) -> None:
         self._storage = storage
+        self._served = served
         self.active = 0
 
     def check(self, info: ResourceInfo, request: WatchRequest) -> None:
@@ -64,7 +65,7 @@ class Watcher:
             raise invalid("ListOptions", "", [cause], "meta.k8s.io")
 
     async def watch(self, info: ResourceInfo, request: WatchRequest) -> AsyncGenerator[Line, None]:
-        """Yield lines until the timeout.
+        """Yield lines until the timeout, or until the resource is no longer served.
 
         Raises:
             ApiStatus: 410 when the version is too old, also in the middle of a watch that fell behind.
@@ -92,6 +93,8 @@ class Watcher:
                         yield line
                 if events:
                     continue
+                if not self._served(info):
+                    return
                 cursor = self._storage.revision
                 now = loop.time()
                 if request.bookmarks and now >= min(due, deadline):
