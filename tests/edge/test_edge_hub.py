@@ -48,6 +48,12 @@ def pod(version: int, *, uid: str = "u1", node: str = NODE, **metadata: Any) -> 
     }
 
 
+def limit_pages(store: EdgeStore, pages: int) -> None:
+    """Make the disk full for the database: it may not grow beyond `pages`, or not at all."""
+    (now,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count={pages or now}")
+
+
 class Edge:
     def __init__(self, config: EdgeCoreConfig, **options: Any) -> None:
         self.store = EdgeStore(Path(config.database.data_source))
@@ -168,17 +174,32 @@ async def test_a_disk_that_refuses_makes_an_error_and_no_ack(
     async with running(config) as edge:
         await edge.linked()
         await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
-        edge.store.limit_pages(0)
+        limit_pages(edge.store, 0)
         big = pod(6, annotations={"x": "y" * 300_000})
         answer = await cloud.ack_of(await cloud.push("update", POD, big, version=6))
         assert answer.operation == "error"
         assert b"full" in answer.content
         assert json.loads(edge.meta.pods()[0])["metadata"]["resourceVersion"] == "5"
         assert len(edge.changes) == 1
-        edge.store.limit_pages(1 << 20)
+        limit_pages(edge.store, 1 << 20)
         again = await cloud.push("update", POD, big, version=6)
         assert (await cloud.ack_of(again)).operation == "response"
         assert json.loads(edge.meta.pods()[0])["metadata"]["resourceVersion"] == "6"
+
+
+async def test_a_disk_that_refuses_keeps_the_producer_trying(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        limit_pages(edge.store, 0)
+        patch = msgspec.json.encode({"status": {"message": "y" * 100_000}})
+        reply = await edge.meta.patch_pod_status("default", "web", "u1", patch)
+        assert isinstance(reply, Failed)
+        assert reply.status.retryable
+        assert "full" in reply.status.message
+        cloud.objects["default/configmap/big"] = {"metadata": {"name": "big"}, "data": {"a": "b" * 100_000}}
+        asked = await edge.meta.configmap("default", "big")
+        assert isinstance(asked, Failed), "what cannot be kept is not handed out, nor acknowledged"
+        assert not cloud.find("response", "default/configmap/big")
 
 
 async def test_a_configmap_is_asked_once_kept_and_served_offline(cloud: Any, config: EdgeCoreConfig) -> None:

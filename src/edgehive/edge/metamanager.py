@@ -221,7 +221,10 @@ class MetaManager:
         """Return a token: the kept one while it is fresh, else a new one, else the kept one all the same."""
         key = token_key(namespace, service_account, request)
         async with self._lock(key):
-            kept = self._store.get(key)
+            try:
+                kept = self._store.get(key)
+            except StorageError as exc:
+                return _internal(exc)
             if kept is not None and not needs_refresh(kept.value, self._wall()):
                 return Ok(kept.value)
             reply = await self._ask(
@@ -239,13 +242,20 @@ class MetaManager:
 
     def forget_tokens(self, pod_uid: str) -> None:
         """Drop the tokens kept for a pod that is gone."""
-        gone = [Remove(row.key) for row in self._store.rows(res.TOKEN) if bound_uid(row.value) == pod_uid]
-        if pod_uid and gone:
-            self._store.apply(gone)
+        if not pod_uid:
+            return
+        try:
+            rows = self._store.rows(res.TOKEN)
+            self._store.apply([Remove(row.key) for row in rows if bound_uid(row.value) == pod_uid])
+        except StorageError as exc:
+            log.warning("tokens of a pod that is gone stay in the database: %s", exc)
 
     async def _local_first(self, key: str) -> Reply:
         async with self._lock(key):
-            row = self._store.get(key)
+            try:
+                row = self._store.get(key)
+            except StorageError as exc:
+                return _internal(exc)
             if row is not None and not _is_error(row.value):
                 return Ok(row.value)
             return await self._ask(self._message(QUERY, key, NULL))
@@ -313,7 +323,7 @@ class MetaManager:
             return Failed(ApiStatus(503, "ServiceUnavailable", str(exc)))
         except (ProtocolError, StorageError) as exc:
             log.warning("answer to %s %s: %s", request.operation, request.resource, safe_label(str(exc)))
-            return Failed(ApiStatus(500, "InternalError", str(exc)))
+            return _internal(exc)
         if understood.ack:
             self._cloud.send_ack(answer)
         return _reply(understood, request)
@@ -332,7 +342,7 @@ class MetaManager:
         try:
             entry = self._cloud.send_kept(message, replace=replace)
         except StorageError as exc:
-            return Failed(ApiStatus(500, "InternalError", str(exc)))
+            return _internal(exc)
         if not self._cloud.connected:
             return offline(f"{message.operation} {message.resource} is kept")
         settled: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -356,7 +366,7 @@ class MetaManager:
             after = self._store.get(answer_key(request))
         except (ProtocolError, StorageError) as exc:
             log.warning("answer to %s %s: %s", request.operation, request.resource, safe_label(str(exc)))
-            reply = Failed(ApiStatus(500, "InternalError", str(exc)))
+            reply = _internal(exc)
         waiting = self._settling.pop(settled.entry.sequence, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
@@ -371,6 +381,10 @@ class MetaManager:
 def _text(patch: bytes) -> bytes:
     """Patches travel as a JSON string that holds the patch."""
     return msgspec.json.encode(patch.decode())
+
+
+def _internal(exc: Exception) -> Failed:
+    return Failed(ApiStatus(500, "InternalError", str(exc)))
 
 
 def _reply(answer: Answer, request: Message) -> Reply:

@@ -76,15 +76,6 @@ class EdgeStore:
         self._db.close()
         os.close(self._lock)
 
-    def limit_pages(self, pages: int) -> None:
-        """Bound the database file (in pages of 4 KiB); 0 means not larger than it is now."""
-        with _translated():
-            self._db.execute(f"PRAGMA max_page_count={int(pages) or self._page_count()}")
-
-    def _page_count(self) -> int:
-        (count,) = self._db.execute("PRAGMA page_count").fetchone()
-        return int(count)
-
     # meta
 
     def get(self, key: str) -> Row | None:
