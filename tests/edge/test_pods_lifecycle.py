@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edgehive.edge.pods_reset import remove_all_pods
+from edgehive.edge.pods_runtime import open_runtime
 from tests.support.containerd import Containerd, why_not
 from tests.support.edged_host import EdgedProcess
 from tests.support.fakemeta import container, make_pod
@@ -45,7 +47,7 @@ def edged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EdgedProce
         process.write()
         if process._process is None:
             process.start()
-        process.wait("everything is cleaned up", lambda: process.got().get("here") == [])
+        process.wait("everything is cleaned up", lambda: process.here() == [])
         volumes = list((process.base / "root" / "pods").glob("*"))
         assert volumes == []
         mounts = Path("/proc/self/mounts").read_text()
@@ -208,7 +210,7 @@ def test_deletion_gives_grace_reports_and_asks_for_the_final_delete(edged: Edged
     edged.wait("the final delete", lambda: "uid-web" in edged.got()["deleted"])
     assert time.monotonic() - started < 10, "TERM was enough"
     assert ["web", "Killing", "Stopping container c"] in edged.got()["events"]
-    edged.wait("gone", lambda: edged.got()["here"] == [])
+    edged.wait("gone", lambda: edged.here() == [])
     assert not list(edged.base.glob("logs/default_web_*"))
 
 
@@ -247,8 +249,8 @@ def test_a_changed_command_restarts_the_container_in_place(edged: EdgedProcess) 
     edged.want["pods"][0]["spec"]["containers"][0]["command"] = ["sh", "-c", f"echo new; {LOOP}"]
     edged.write()
     edged.wait("the new command", lambda: "new" in edged.log_text("web"))
+    edged.wait("the count", lambda: edged.status("web")["containerStatuses"][0]["restartCount"] == 1)
     after = edged.wait_running("web")
-    assert after["containerStatuses"][0]["restartCount"] == 1
     assert container_id(after) != container_id(before)
 
 
@@ -261,7 +263,7 @@ def test_a_pod_deleted_while_edged_was_away_is_ended_as_an_orphan(edged: EdgedPr
     edged.want["pods"] = [json.loads(json.dumps(edged.want["pods"][0])) | {"status": stay}]
     edged.write()
     edged.start()
-    edged.wait("only one is left", lambda: edged.got().get("here") == ["default/stay"], 30)
+    edged.wait("only one is left", lambda: edged.here() == ["default/stay"], 30)
     assert edged.wait_running("stay")["containerStatuses"] == stay["containerStatuses"]
     assert not [d for d in (edged.base / "logs").iterdir() if "leave" in d.name]
 
@@ -275,9 +277,29 @@ def test_a_lost_database_stops_nothing_until_the_cloud_confirms(edged: EdgedProc
     edged.want["connected"] = False
     edged.write()
     edged.start()
-    edged.wait("edged is up", lambda: "here" in edged.got())
+    edged.wait("edged is up", lambda: edged.here() == [])
     size = len(edged.log_text("web"))
     edged.wait("it still writes", lambda: len(edged.log_text("web")) > size + 60)
     edged.want["pods"] = [pods[0] | {"status": status}]
     edged.write()
+    edged.wait("it is adopted", lambda: edged.here() == ["default/web"])
     assert container_id(edged.wait_running("web")) == container_id(status)
+
+
+async def test_a_node_can_be_emptied(edged: EdgedProcess) -> None:
+    volume = {"name": "s", "secret": {"secretName": "sec"}}
+    edged.want["objects"] = config_objects("one")
+    mounts = [{"name": "s", "mountPath": "/sec"}]
+    run(edged, make_pod("web", container("c", LOOP, volumeMounts=mounts), volumes=[volume]))
+    edged.wait_running("web")
+    edged.kill()
+    root = edged.base / "root"
+    for node, count in (("other", 0), ("edge1", 1), ("edge1", 0)):
+        runtime = open_runtime(edged.endpoint, node_ip="127.0.0.1", root_directory=root, clock=time.time)
+        if node != "other":
+            assert await remove_all_pods(runtime, node=node, root_directory=root, grace=0.5) == count
+        else:
+            assert await remove_all_pods(runtime, node=node, root_directory=root / "other") == count
+        await runtime.close()
+    assert str(edged.base) not in Path("/proc/self/mounts").read_text()
+    assert not list((edged.base / "logs").iterdir())

@@ -33,6 +33,7 @@ class EdgedProcess:
         self.write()
 
     def write(self) -> None:
+        self.want["generation"] = self.want.get("generation", 0) + 1
         temporary = self.base / "want.tmp"
         temporary.write_text(json.dumps(self.want))
         temporary.rename(self.base / "want.json")
@@ -65,6 +66,11 @@ class EdgedProcess:
             return json.loads((self.base / "got.json").read_text())
         except OSError:
             return {"pods": {}, "deleted": [], "events": []}
+
+    def here(self) -> list[str] | None:
+        """The pods edged has, or None while it has not acted on the last `write`."""
+        got = self.got()
+        return got["here"] if got.get("generation") == self.want["generation"] else None
 
     def status(self, name: str) -> dict[str, Any]:
         return self.got()["pods"].get(f"default/{name}", {}).get("status", {})
@@ -102,6 +108,7 @@ class EdgedProcess:
 async def serve(base: Path, endpoint: str) -> None:
     """Run edged over the two files."""
     meta = FakeMeta()
+    want = json.loads((base / "want.json").read_text())
     runtime = open_runtime(endpoint, node_ip="127.0.0.1", root_directory=base / "root", clock=time.time)
     settings = PodSettings(
         root_directory=base / "root", log_directory=base / "logs", default_pod_network="host"
@@ -109,10 +116,10 @@ async def serve(base: Path, endpoint: str) -> None:
     manager = PodManager(
         runtime=runtime, meta=meta, node=NodeFacts("edge1", "127.0.0.1", 2.0, 4 << 30), settings=settings
     )
-    _apply(meta, json.loads((base / "want.json").read_text()))
+    _apply(meta, want)
     async with asyncio.TaskGroup() as group:
         group.create_task(manager.run())
-        group.create_task(_follow(meta, manager, base))
+        group.create_task(_follow(meta, manager, base, want["generation"]))
 
 
 def _apply(meta: FakeMeta, want: dict[str, Any]) -> None:
@@ -133,16 +140,19 @@ def _apply(meta: FakeMeta, want: dict[str, Any]) -> None:
         callback(PodChange(Change.SET))
 
 
-async def _follow(meta: FakeMeta, manager: PodManager, base: Path) -> None:
-    seen = (base / "want.json").stat().st_mtime_ns
+async def _follow(meta: FakeMeta, manager: PodManager, base: Path, generation: int) -> None:
     while True:
         await asyncio.sleep(float(os.environ.get("EDGED_POLL", "0.05")))
-        if (now := (base / "want.json").stat().st_mtime_ns) != seen:
-            seen = now
-            _apply(meta, json.loads((base / "want.json").read_text()))
+        want = json.loads((base / "want.json").read_text())
+        fresh = want["generation"] != generation
+        if fresh:
+            generation = want["generation"]
+            _apply(meta, want)
+            await asyncio.sleep(0.02)  # the manager takes the change
         pods = {f"{namespace}/{name}": pod for (namespace, name), pod in meta.rows.items()}
         got = {
             "pods": pods if manager.ready else {},
+            "generation": generation if manager.ready else 0,
             "deleted": meta.deleted,
             "events": [[e["involvedObject"]["name"], e["reason"], e["message"]] for e in meta.events],
             "here": [pod.key for pod, _ in manager.pods()],
