@@ -496,3 +496,19 @@ async def _until(met: Callable[[], Any]) -> None:
     async with asyncio.timeout(5):
         while not met():
             await asyncio.sleep(0.005)
+
+
+async def test_a_burst_is_acked_completely_and_in_order_while_the_disk_writes(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        sent = [
+            await cloud.push(
+                "insert", f"default/configmap/c{n}", {"metadata": {"name": f"c{n}"}, "data": {"x": "y" * 900}}
+            )
+            for n in range(600)
+        ]
+        await cloud.ack_of(sent[-1])
+        assert [m.parent_id for m in cloud.received if m.parent_id] == sent
+        assert len(edge.store.rows("configmap")) == 600

@@ -91,6 +91,7 @@ class EdgeCore:
             StorageError: the database cannot be opened.
         """
         _shrink_tls_buffers()
+        self._name_absent_modules()
         interface = self._edged.custom_interface_name
         if interface and not interface_address(interface):
             raise UserError(f"modules.edged.customInterfaceName: {interface} has no IPv4 address")
@@ -100,6 +101,21 @@ class EdgeCore:
             runtime = self._runtime()
             stack.push_async_callback(runtime.close)
             await supervise(*self._services(store, runtime))
+
+    def _name_absent_modules(self) -> None:
+        """Say which enabled parts of KubeEdge's edgecore this one does not have: silence would mislead."""
+        modules = self._config.modules
+        asked = {
+            "eventBus": modules.event_bus.enable,
+            "deviceTwin": modules.device_twin.enable,
+            "serviceBus": modules.service_bus.enable,
+            "edgeStream": modules.edge_stream.enable,
+            "taskManager": modules.task_manager.enable,
+            "metaManager.metaServer": modules.meta_manager.meta_server.enable,
+        }
+        absent = [name for name, enabled in asked.items() if enabled]
+        if absent:
+            log.warning("enabled, but not part of this edgecore: %s", ", ".join(absent))
 
     def _services(self, store: EdgeStore, runtime: Runtime) -> list[Service]:
         hive: Hive[Message] = Hive()
