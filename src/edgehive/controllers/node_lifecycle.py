@@ -120,10 +120,11 @@ class NodeLifecycle:
             await self._mark_pods(node)
             self._marked.add(name)
         await self._taint(node, state)
-        waiting = state != "True" and not any(t.effect == "NoExecute" for t in (node.spec.taints or ()))
-        if waiting:
-            return _LOOK_AGAIN
-        return left if left > 0 else None
+        emptied = any(t.effect == "NoExecute" for t in node.spec.taints or ())
+        waits = [left] if left > 0 else []
+        if state != "True" and not emptied:
+            waits.append(_LOOK_AGAIN)  # whether it may be emptied depends on the others, too
+        return min(waits, default=None)
 
     async def _silence(self, node: Node) -> Node:
         """Mark a node Unknown, if it is not."""
