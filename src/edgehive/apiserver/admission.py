@@ -10,6 +10,7 @@ from typing import Any
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.codec import Object, decode
 from edgehive.apiserver.context import Call, Clock, qualified
+from edgehive.apiserver.crdshape import schema_shape
 from edgehive.kube.crd import crd_status, crd_warnings, validate_crd
 from edgehive.kube.fielderror import invalid_value, raise_if_any
 from edgehive.kube.status import ApiStatus, not_found
@@ -191,7 +192,15 @@ class Admission:
 
     def _crd(self, call: Call, obj: Object) -> None:
         name = obj["metadata"].get("name")
-        raise_if_any("CustomResourceDefinition", str(name), validate_crd(obj), call.group)
+        shapes = [
+            error
+            for index, version in enumerate((obj.get("spec") or {}).get("versions") or ())
+            if "openAPIV3Schema" in (version.get("schema") or {})
+            for error in schema_shape(
+                version["schema"]["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema"
+            )
+        ]
+        raise_if_any("CustomResourceDefinition", str(name), shapes or validate_crd(obj), call.group)
         call.warnings.extend(text for text in crd_warnings(obj) if text not in call.warnings)
         bucket = qualified(call.info)
         others = [decode(r.value) for key, r in self._storage.scan(bucket) if key != name]

@@ -46,13 +46,13 @@ class Subresources:
 
         def make(old: Object) -> Object:
             scale = as_object(change(scale_of(call, old)))
-            replicas = (scale.get("spec") or {}).get("replicas", 0)
+            replicas = section(scale, "spec").get("replicas", 0)
             if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
                 message = f"Invalid value: {replicas}: must be greater than or equal to 0"
                 raise invalid(
                     "Scale", call.name, [("spec.replicas", "FieldValueInvalid", message)], "autoscaling"
                 )
-            version = (scale.get("metadata") or {}).get("resourceVersion")
+            version = section(scale, "metadata").get("resourceVersion")
             if version:
                 old["metadata"]["resourceVersion"] = version
             put(old, spec_path, replicas)
@@ -68,16 +68,16 @@ class Subresources:
 
     async def bind(self, call: Call, body: Object) -> bytes:
         """Assign a pod to a node; raises `ApiStatus`."""
-        target = body.get("target") or {}
-        node = target.get("name") if isinstance(target, dict) else None
+        target = section(body, "target")
+        node = target.get("name")
         if not isinstance(node, str) or not is_dns_subdomain(node):
             cause = ("target.name", "FieldValueRequired", "Required value")
             raise invalid("Binding", call.name, [cause])
-        if target.get("kind") not in {None, "", "Node"}:
+        if target.get("kind") not in (None, "", "Node"):
             cause = ("target.kind", "FieldValueNotSupported", 'Unsupported value: supported values: "Node"')
             raise invalid("Binding", call.name, [cause])
         now = self._registry.clock.stamp()
-        uid = (body.get("metadata") or {}).get("uid")
+        uid = section(body, "metadata").get("uid")
 
         def make(pod: Object) -> Object:
             if pod["metadata"].get("deletionTimestamp"):
@@ -126,9 +126,7 @@ class Subresources:
         account = decode(self._registry.get(call))["metadata"]
         if body.get("kind", "TokenRequest") != "TokenRequest":
             raise bad_request("the body must be a TokenRequest")
-        spec = body.get("spec") or {}
-        if not isinstance(spec, dict):
-            raise bad_request("spec must be an object")
+        spec = section(body, "spec")
         seconds = spec.get("expirationSeconds")
         seconds = 3600 if seconds is None else seconds
         problem = ""
@@ -139,7 +137,9 @@ class Subresources:
         if problem:
             cause = ("spec.expirationSeconds", "FieldValueInvalid", problem)
             raise invalid("TokenRequest", "", [cause], "authentication.k8s.io")
-        audiences = [str(a) for a in spec.get("audiences") or ()] or list(self._tokens.audiences)
+        audiences = spec.get("audiences") or list(self._tokens.audiences)
+        if not isinstance(audiences, list) or not all(isinstance(a, str) for a in audiences):
+            raise bad_request("spec.audiences must be a list of strings")
         bound = Bound(
             call.namespace, call.name, account["uid"], *self._bound(call, spec.get("boundObjectRef"))
         )
@@ -212,6 +212,16 @@ def scale_of(call: Call, obj: Object) -> Object:
         "spec": {"replicas": take(obj, spec_path) or 0},
         "status": status,
     }
+
+
+def section(obj: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a part of a body that must be an object, or be absent; raises `ApiStatus` 400."""
+    value = obj.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise bad_request(f"{key} must be an object")
+    return value
 
 
 def take(obj: Any, path: str) -> Any:

@@ -308,7 +308,7 @@ def check_namespace(call: Call, meta: dict[str, Any]) -> None:
     if not call.info.namespaced:
         meta.pop("namespace", None)
         return
-    if meta.get("namespace") not in {None, "", call.namespace}:
+    if meta.get("namespace") not in (None, "", call.namespace):
         raise bad_request(
             f"the namespace of the provided object does not match the namespace sent on the request: "
             f"({meta['namespace']!r} != {call.namespace!r})"
