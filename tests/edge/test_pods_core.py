@@ -428,6 +428,32 @@ def test_readiness_gates_and_transition_times() -> None:
     assert world.condition("Initialized")["lastTransitionTime"] == ready["lastTransitionTime"]
 
 
+def test_a_clock_that_is_set_back_does_not_confuse_or_delay() -> None:
+    world = one()
+    world.settle()
+    world.end("c", 1)
+    world.settle()
+    world.now -= 86_400
+    world.end("c", 1)
+    world.settle()
+    assert world.core.restart_count("c") == 1
+    world.now += 400
+    world.settle()
+    assert [c.attempt for c in world.running("c")] == [2]
+    assert world.core.latest("c") == world.running("c")[0], (
+        "the newest is the newest, whatever the clock said"
+    )
+    world.fail[StartContainer] = Problem("CreateContainerConfigError", "x")
+    world.end("c", 1)
+    world.now += 400
+    world.settle()
+    assert world.waiting() == "CreateContainerConfigError"
+    world.fail.clear()
+    world.now -= 86_400
+    world.settle()
+    assert world.running("c")
+
+
 EVENTS = st.sampled_from(["die0", "die1", "reboot", "restart", "wait", "change", "fail", "heal", "settle"])
 
 

@@ -46,6 +46,10 @@ class Retry:
     failed_at: float = 0.0
     problem: Problem | None = None
 
+    def due(self, now: float) -> bool:
+        """Whether its time has come; a clock that was set back must not make it wait for hours."""
+        return now >= self.failed_at + self.delay or now < self.failed_at
+
     @property
     def at(self) -> float:
         return self.failed_at + self.delay
@@ -128,8 +132,9 @@ class PodCore:
 
     def receive_observed(self, sandboxes: Sequence[SandboxInfo], containers: Sequence[ContainerInfo]) -> None:
         """Take what the runtime has of this pod now, all of it."""
-        self.sandboxes = sorted(sandboxes, key=lambda s: (s.created_at, s.attempt))
-        self.containers = sorted(containers, key=lambda c: (c.created_at, c.attempt))
+        # By attempt first: the clock of a box without a battery jumps, also backwards.
+        self.sandboxes = sorted(sandboxes, key=lambda s: (s.attempt, s.created_at))
+        self.containers = sorted(containers, key=lambda c: (c.attempt, c.created_at))
         for info in self.containers:
             self._remembered[info.name] = info
 
@@ -283,7 +288,7 @@ class PodCore:
             self._try_all(plan, [TeardownVolumes()], now)
         elif self.pod.deleting and not self.gone:
             again = self._delete_asked_at + _DELETE_AGAIN
-            if not self._delete_asked_at or now >= again:
+            if not self._delete_asked_at or not self._delete_asked_at <= now < again:
                 self._try_all(plan, [AskDelete()], now)
             else:
                 plan.wake.append(again)
@@ -369,7 +374,7 @@ class PodCore:
                     return
                 crash = self._crashes.get(one.name, Crash())
                 until = crash.until(info.finished_at)
-                if now < until:
+                if info.finished_at <= now < until:
                     text = f"back-off {crash.delay:g}s restarting failed container={one.name} pod={self._long_name}"
                     self._waiting[one.name] = Problem("CrashLoopBackOff", text)
                     plan.wake.append(until)
@@ -404,7 +409,7 @@ class PodCore:
     def _try_all(self, plan: _Plan, actions: Sequence[Action], now: float) -> None:
         for action in actions:
             retry = self._retries.get(_retry_key(action))
-            if retry is None or now >= retry.at:
+            if retry is None or retry.due(now):
                 plan.actions.append(action)
             else:
                 plan.wake.append(retry.at)
