@@ -111,11 +111,11 @@ class _Connection(asyncio.Protocol):
             for event in self.h2.receive_data(data):
                 self._handle(event)
         except (h2.exceptions.ProtocolError, ProtocolError, asyncio.QueueFull) as exc:
-            self._fail(ProtocolError(f"the container runtime broke HTTP/2: {type(exc).__name__}"))
+            self._fail(ProtocolError(f"the gRPC server broke HTTP/2: {type(exc).__name__}"))
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(Unreachable(f"the connection to the container runtime was lost ({exc or 'closed'})"))
+        self._fail(Unreachable(f"the connection to the gRPC server was lost ({exc or 'closed'})"))
 
     def flush(self) -> None:
         data = self.h2.data_to_send()
@@ -123,7 +123,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        self._fail(Unreachable("the connection to the container runtime was closed"))
+        self._fail(Unreachable("the connection to the gRPC server was closed"))
 
     def _fail(self, error: EdgehiveError) -> None:
         self.closed = True
@@ -147,21 +147,22 @@ class _Connection(asyncio.Protocol):
                     call.end(call.status())
             case h2.events.StreamReset():
                 if (call := self.calls.pop(event.stream_id or 0, None)) is not None:
-                    call.end(Unreachable(f"the container runtime reset the call ({event.error_code})"))
+                    call.end(Unreachable(f"the gRPC server reset the call ({event.error_code})"))
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 for call in self.calls.values():
                     call.window.set()
             case h2.events.ConnectionTerminated():
-                self._fail(Unreachable("the container runtime is closing the connection"))
+                self._fail(Unreachable("the gRPC server is closing the connection"))
             case _:
                 pass
 
 
 class GrpcClient:
-    """A channel to the gRPC server at the unix socket `path`."""
+    """A channel to the gRPC server at the unix socket `path`, or at host `path` if a `port` is given."""
 
-    def __init__(self, path: str, *, connect_timeout: float = 5.0) -> None:
+    def __init__(self, path: str, *, port: int = 0, connect_timeout: float = 5.0) -> None:
         self._path = path
+        self._port = port
         self._connect_timeout = connect_timeout
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
@@ -222,7 +223,7 @@ class GrpcClient:
             if call.error is not None:
                 raise call.error
         except h2.exceptions.ProtocolError as exc:
-            raise Unreachable(f"the connection to the container runtime broke: {exc}") from exc
+            raise Unreachable(f"the connection to the gRPC server broke: {exc}") from exc
         finally:
             if connection.calls.pop(stream, None) is not None:
                 with contextlib.suppress(h2.exceptions.ProtocolError):
@@ -251,7 +252,10 @@ class GrpcClient:
                 make: Callable[[], _Connection] = _Connection
                 try:
                     async with asyncio.timeout(self._connect_timeout):
-                        _, self._connection = await loop.create_unix_connection(make, self._path)
+                        if self._port:
+                            _, self._connection = await loop.create_connection(make, self._path, self._port)
+                        else:
+                            _, self._connection = await loop.create_unix_connection(make, self._path)
                 except (OSError, TimeoutError) as exc:
-                    raise Unreachable(f"no container runtime at {self._path}: {exc}") from exc
+                    raise Unreachable(f"no gRPC server at {self._path}: {exc}") from exc
             return self._connection

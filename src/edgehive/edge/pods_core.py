@@ -5,7 +5,7 @@ a lost event or a restart of edgecore changes nothing. The only memory is back-o
 Sandbox before init containers, init containers in order, then all main containers; everything in reverse to stop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgehive.edge.pods_actions import (
@@ -24,59 +24,16 @@ from edgehive.edge.pods_actions import (
     StopSandbox,
     TeardownVolumes,
 )
+from edgehive.edge.pods_backoff import Crash, Retry
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, format_time, parse_time
 from edgehive.edge.podstatus import FAILED, TERMINAL, StatusInput, compute_status
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo, State
 
-CRASH_INITIAL, CRASH_MAX, CRASH_RESET = 10.0, 300.0, 600.0
 RETRY_INITIAL, RETRY_MAX = 1.0, 60.0
 PULL_INITIAL, PULL_MAX = 10.0, 300.0
 CONFIG_RETRY = 10.0
 _SHOW_PULL_ERROR = 2.0
 _DELETE_AGAIN = 30.0
-
-
-@dataclass(slots=True)
-class Retry:
-    """A failing step: why, since when, and when it is tried again."""
-
-    initial: float
-    maximum: float
-    delay: float = 0.0
-    failed_at: float = 0.0
-    problem: Problem | None = None
-
-    def due(self, now: float) -> bool:
-        """Whether its time has come; a clock that was set back must not make it wait for hours."""
-        return now >= self.failed_at + self.delay or now < self.failed_at
-
-    @property
-    def at(self) -> float:
-        return self.failed_at + self.delay
-
-    def fail(self, problem: Problem, now: float) -> None:
-        self.delay = min(self.delay * 2, self.maximum) if self.delay else self.initial
-        self.failed_at = now
-        self.problem = problem
-
-
-@dataclass(slots=True)
-class Crash:
-    """Restart back-off of one container: doubled by every restart, forgotten after ten quiet minutes."""
-
-    delay: float = 0.0
-    restarted_at: float = 0.0
-
-    def until(self, finished_at: float) -> float:
-        """The time before which a container that ended at `finished_at` must not be started again."""
-        if finished_at - self.restarted_at > CRASH_RESET:
-            return 0.0
-        return finished_at + self.delay
-
-    def restart(self, now: float) -> None:
-        fresh = now - self.restarted_at > CRASH_RESET or not self.delay
-        self.delay = CRASH_INITIAL if fresh else min(self.delay * 2, CRASH_MAX)
-        self.restarted_at = now
 
 
 @dataclass(slots=True)
@@ -113,6 +70,9 @@ class PodCore:
         self._started_at = parse_time(pod.status.get("startTime", ""))
         self._delete_asked_at = 0.0
         self._deadline: float | None = None
+        self._unready: frozenset[str] = frozenset()
+        self._unstarted: frozenset[str] = frozenset()
+        self._unhealthy: Mapping[str, tuple[Problem, int | None]] = {}
 
     # --- inputs -----------------------------------------------------------------------------------------
 
@@ -137,6 +97,15 @@ class PodCore:
         self.containers = sorted(containers, key=lambda c: (c.attempt, c.created_at))
         for info in self.containers:
             self._remembered[info.name] = info
+
+    def receive_probes(
+        self,
+        unready: frozenset[str],
+        unstarted: frozenset[str],
+        unhealthy: Mapping[str, tuple[Problem, int | None]],
+    ) -> None:
+        """Take what the probes say; `unhealthy` is by container id, with the grace period a probe gives."""
+        self._unready, self._unstarted, self._unhealthy = unready, unstarted, unhealthy
 
     def receive_changed_objects(self, now: float) -> None:
         """A configmap, secret or image the pod waits for may be there now: try at once."""
@@ -340,6 +309,10 @@ class PodCore:
                     self._plan_start(plan, one, info, sandbox, now, policy="Always")
                     if not initialized:
                         return
+                elif not initialized and one.name in self._unstarted:
+                    return
+                else:
+                    self._plan_unhealthy(plan, info, now)
                 continue
             if initialized or (info is not None and info.state is State.EXITED and info.exit_code == 0):
                 continue
@@ -354,6 +327,14 @@ class PodCore:
             elif info.annotations.get(CONTAINER_HASH, one.hash) != one.hash:
                 why = f"Container {one.name} definition changed, will be restarted"
                 self._try_all(plan, [StopContainer(info.id, one.name, self.pod.grace, why)], now)
+            else:
+                self._plan_unhealthy(plan, info, now)
+
+    def _plan_unhealthy(self, plan: _Plan, info: ContainerInfo, now: float) -> None:
+        if (found := self._unhealthy.get(info.id)) is not None:
+            problem, grace = found
+            seconds = self.pod.grace if grace is None else grace
+            self._try_all(plan, [StopContainer(info.id, info.name, seconds, problem.message)], now)
 
     def _plan_start(
         self,
@@ -461,6 +442,8 @@ class PodCore:
                 initialized=any(one.name in latest for one in spec.containers),
                 final=self._final,
                 final_phase=self._final_phase,
+                unready=self._unready,
+                unstarted=self._unstarted,
                 stopped=self.pod.deleting and not self._runs_anything(),
             )
         )

@@ -75,6 +75,7 @@ class VolumeMount(msgspec.Struct, rename="camel"):
 class Port(msgspec.Struct, rename="camel"):
     """``ports[]``."""
 
+    name: str = ""
     container_port: int = 0
     host_port: int = 0
     protocol: str = "TCP"
@@ -97,6 +98,10 @@ class Container(msgspec.Struct, rename="camel"):
     image_pull_policy: str = ""
     restart_policy: str = ""
     security_context: JsonObject = {}
+    startup_probe: JsonObject = {}
+    liveness_probe: JsonObject = {}
+    readiness_probe: JsonObject = {}
+    lifecycle: dict[str, JsonObject] = {}
     termination_message_path: str = "/dev/termination-log"
     stdin: bool = False
     stdin_once: bool = False

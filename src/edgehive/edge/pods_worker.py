@@ -30,17 +30,22 @@ from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_prober import PodProber
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import JsonObject, Pod
 from edgehive.edge.podstatus_writer import StatusWriter
+from edgehive.edge.probes import handler_of
+from edgehive.edge.probes_net import HandlerFailed, run_handler
 from edgehive.edge.runtime import Runtime, RuntimeFailure
 from edgehive.edge.volumes import VolumeManager, referenced_objects
-from edgehive.kit.errors import StorageError, Transient
+from edgehive.kit.errors import EdgehiveError, StorageError, Transient
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
 
 _VOLUME_RETRY = 60.0
+_LEAST_GRACE = 2.0
+_HOOK_TIMEOUT = 600.0
 _INIT_POLL = 0.3  # init containers are short, and everything waits for them
 
 
@@ -69,6 +74,12 @@ class PodWorker:
         self._interrupt = asyncio.Event()
         self._observe = True
         self._refresh_at: float | None = None
+        self._prober = PodProber(
+            runtime=tools.runtime,
+            report=lambda reason, message, name: self._event(reason, message, container=name, warning=True),
+            changed=self._wake.set,
+            clock=tools.clock,
+        )
 
     # --- called by the manager --------------------------------------------------------------------------
 
@@ -107,11 +118,25 @@ class PodWorker:
 
     async def run(self) -> None:
         """Work until the pod and all that was made for it are gone."""
+        failure: EdgehiveError | None = None
+        async with asyncio.TaskGroup() as group:
+            try:
+                await self._loop(group)
+            except EdgehiveError as exc:
+                failure = exc  # raised below, not inside a group
+            finally:
+                self._prober.stop()
+        if failure is not None:
+            raise failure
+
+    async def _loop(self, probes: asyncio.TaskGroup) -> None:
         while True:
             self._wake.clear()
             self._interrupt.clear()
             if self._observe:
                 await self._look()
+            self._sync_probes(probes)
+            self.core.receive_probes(self._prober.unready, self._prober.unstarted, self._prober.unhealthy)
             now = self._tools.clock()
             actions = self.core.next_actions(now)
             if self.core.finished:
@@ -133,6 +158,11 @@ class PodWorker:
             self._observe = True
             raise
         self.core.receive_observed(sandboxes, containers)
+
+    def _sync_probes(self, group: asyncio.TaskGroup) -> None:
+        core = self.core
+        ip = core.sandbox.ip if core.sandbox else ""
+        self._prober.sync(group, core.pod, () if core.stopping else core.containers, ip, core.status)
 
     async def _sleep(self, now: float) -> None:
         times = [t for t in (self.core.deadline(), self._refresh_at) if t is not None]
@@ -214,8 +244,7 @@ class PodWorker:
             case StartContainer():
                 await self._start(action)
             case StopContainer():
-                self._event("Killing", action.why, container=action.name)
-                await runtime.stop_container(action.container_id, float(action.grace))
+                await self._stop(action)
             case StopSandbox():
                 await runtime.stop_sandbox(action.sandbox_id)
             case RemoveContainer():
@@ -278,6 +307,40 @@ class PodWorker:
         except RuntimeFailure as exc:
             raise RuntimeFailure("RunContainerError", exc.message) from exc
         self._event("Started", f"Started container {one.name}", container=one.name)
+        await self._hook("postStart", one.name, container_id, _HOOK_TIMEOUT)
+
+    async def _stop(self, action: StopContainer) -> None:
+        """Run the preStop hook within the grace period, then stop with what is left of it."""
+        self._event("Killing", action.why, container=action.name)
+        grace = float(action.grace)
+        if grace > 0:
+            started = asyncio.get_running_loop().time()
+            if await self._hook("preStop", action.name, action.container_id, grace):
+                grace = max(grace - (asyncio.get_running_loop().time() - started), _LEAST_GRACE)
+        await self._tools.runtime.stop_container(action.container_id, grace)
+
+    async def _hook(self, kind: str, name: str, container_id: str, seconds: float) -> bool:
+        """Run a lifecycle hook if there is one; a failure of it is told, and for postStart raised."""
+        one = self.core.pod.container(name)
+        handler = handler_of(one.lifecycle.get(kind, {})) if one else {}
+        if one is None or not handler:
+            return False
+        try:
+            await run_handler(
+                handler,
+                runtime=self._tools.runtime,
+                container=one,
+                container_id=container_id,
+                pod_ip=self._facts().pod_ip,
+                timeout=seconds,
+            )
+        except HandlerFailed as exc:
+            reason = "FailedPostStartHook" if kind == "postStart" else "FailedPreStopHook"
+            self._event(reason, f"{kind} hook failed: {exc}", container=name, warning=True)
+            if kind == "postStart":
+                await self._tools.runtime.stop_container(container_id, float(self.core.pod.grace))
+                raise RuntimeFailure("PostStartHookError", str(exc)) from exc
+        return True
 
     async def _remove(self, action: RemoveContainer) -> None:
         info = next((c for c in self.core.containers if c.id == action.container_id), None)

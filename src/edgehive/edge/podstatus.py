@@ -41,6 +41,8 @@ class StatusInput:
     """The pod is being ended and nothing of it runs."""
     unready: frozenset[str] = field(default_factory=frozenset)
     """Running containers whose readiness probe fails."""
+    unstarted: frozenset[str] = field(default_factory=frozenset)
+    """Running containers whose startup probe has not succeeded."""
 
 
 def compute_status(given: StatusInput) -> JsonObject:
@@ -144,7 +146,7 @@ def _container_status(given: StatusInput, container: Container, *, init: bool) -
         "restartCount": given.restarts.get(name, 0),
         "image": container.image,
         "imageID": info.image_id if info else "",
-        "started": running,
+        "started": running and name not in given.unstarted,
     }
     if info is not None:
         status["containerID"] = f"{given.runtime_name}://{info.id}"
