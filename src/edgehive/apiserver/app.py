@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 
+from edgehive import __version__
 from edgehive.aio.http import HttpServer
 from edgehive.aio.sqlite import SqliteLog
 from edgehive.aio.storage import Storage
@@ -192,7 +192,7 @@ class ApiServer:
             authorizer=authorizer,
             discovery=Discovery(self.catalog),
             openapi=OpenApi(self.catalog),
-            health=Health(checks, product=version("edgehive")),
+            health=Health(checks, product=__version__),
             resources=resources,
             reviews=Reviews(authenticator=authenticator, authorizer=authorizer),
             metrics=metrics,

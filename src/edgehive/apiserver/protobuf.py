@@ -8,7 +8,7 @@ bytes and ``runtime.Unknown``; field numbers stand in ``protobuf_types.txt``, wh
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -212,7 +212,7 @@ class ProtobufDecoder:
         if self._lines is None:
             self._lines = {}
             package = ""
-            text = files("edgehive.apiserver").joinpath("protobuf_types.txt").read_text("ascii")
+            text = Path(__file__).with_name("protobuf_types.txt").read_text("ascii")
             for line in text.splitlines():
                 if line.startswith("@"):
                     package = line[1:]
