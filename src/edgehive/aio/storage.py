@@ -190,6 +190,8 @@ class Storage:
         error = StorageError("the store was closed") if future.cancelled() else future.exception()
         if error is None:
             self.commits += 1
+            if self.problem:
+                log.info("changes are kept again")
             self.problem = ""
             self._core.commit(batch)
             for item, entry in zip(taken, batch.entries, strict=True):
@@ -198,8 +200,9 @@ class Storage:
                 self.wake(bucket)
         else:
             self.failures += 1
+            level = logging.DEBUG if self.problem else logging.ERROR  # told once, not at every heartbeat
+            log.log(level, "%d changes were refused and not kept: %s", len(taken), error)
             self.problem = str(error)
-            log.error("%d changes were not kept: %s", len(taken), error)
             for item in taken:
                 self._finish(item, error)
         self._commit_next()

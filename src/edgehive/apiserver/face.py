@@ -21,11 +21,13 @@ from edgehive.apiserver.resources import Resources
 from edgehive.apiserver.reviews import Reviews
 from edgehive.apiserver.rules import Attributes
 from edgehive.kit.errors import StorageError
+from edgehive.kit.text import safe_label
 from edgehive.kube.selectors import FieldSelector
 from edgehive.kube.status import ApiStatus
 
 log = logging.getLogger(__name__)
 
+_SLOW = 2.0  # seconds; more than this is worth a line in the log
 _VERBS = {
     "GET": "get",
     "HEAD": "get",
@@ -80,10 +82,16 @@ class Face:
             code = exc.code
             raise
         finally:
-            known = target is not None and self._resources.find(target) is not None
-            resource = target.resource if target is not None and known else ""
-            if verb not in {"watch", "connect"}:
-                self._metrics.count(Series(verb, resource, code), loop.time() - began)
+            self._account(request, target, verb, code, loop.time() - began)
+
+    def _account(self, request: Request, target: Target | None, verb: str, code: int, took: float) -> None:
+        """Count and log one answer; labels of metrics come from served resources only."""
+        known = target is not None and self._resources.find(target) is not None
+        resource = target.resource if target is not None and known else ""
+        if verb != "watch":
+            self._metrics.count(Series(verb if resource else "other", resource, code), took)
+        level = logging.WARNING if took > _SLOW and verb != "watch" else logging.DEBUG
+        log.log(level, "%s %s -> %d in %.0f ms", verb, safe_label(request.path), code, took * 1000)
 
     async def _route(self, request: Request, target: Target | None, verb: str) -> Response:
         user = self._user(request)

@@ -58,10 +58,7 @@ class Subresources:
             put(old, spec_path, replicas)
             return old
 
-        inner = Call(
-            call.info, call.user, call.namespace, call.name, manager=call.manager, dry_run=call.dry_run
-        )
-        raw = await self._registry.writer.change(inner, make)
+        raw = await self._registry.writer.change(call, make)
         return encode(scale_of(call, decode(raw)))
 
     # -- pods
