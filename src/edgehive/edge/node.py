@@ -40,6 +40,8 @@ class NodeTimers:
     """Periods in seconds."""
 
     status: float = 10.0
+    not_ready: float = 2.0
+    """While the node cannot run pods: it should be Ready soon after the runtime is."""
     report: float = 300.0
     lease_duration: int = 40
 
@@ -84,6 +86,7 @@ class NodeAgent:
         self._lease_nudge = asyncio.Event()
         self._last_problem = ""
         self._runtime = ""
+        self._ready = False
         connection.on_connection(self._connection_changed)
         if connection.connected:
             self._up.set()
@@ -167,7 +170,7 @@ class NodeAgent:
                 self._lease_nudge.set()
             await self._up.wait()
             await self._report()
-            await _sleep_or(self._nudge, self._timers.status)
+            await _sleep_or(self._nudge, self._timers.status if self._ready else self._timers.not_ready)
 
     async def _report(self) -> None:
         now = self._wall()
@@ -203,6 +206,7 @@ class NodeAgent:
         except EdgehiveError as exc:
             problem = f"container runtime is down: {safe_label(str(exc), 200)}"
             readiness = Readiness(self._runtime, problem)
+        self._ready = not readiness.problem
         return self._reporter.status(self._probe.levels(), readiness, self._wall(), address=self._address())
 
     # lease

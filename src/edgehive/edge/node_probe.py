@@ -4,11 +4,14 @@ The paths are arguments, so that a test brings its own machine.
 """
 
 import fcntl
+import logging
 import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _ELSEWHERE = "192.0.2.1"  # TEST-NET-1: routed like any far address, and nobody's
 _SIOCGIFADDR = 0x8915
@@ -167,10 +170,17 @@ class NodeProbe:
 
 
 def _file_system(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """((available, all) bytes, (available, all) inodes) of the file system that `path` is or will be on."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    stat = os.statvfs(path)
+    """((available, all) bytes, (available, all) inodes) of the file system that `path` is or will be on.
+
+    Zeros when a failing disk does not even say that much: the node goes on with what runs.
+    """
+    try:
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        stat = os.statvfs(path)
+    except OSError as exc:
+        log.warning("the file system of %s cannot be measured: %s", path, exc)
+        return (0, 0), (0, 0)
     return (
         (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize),
         (stat.f_favail, stat.f_files),
