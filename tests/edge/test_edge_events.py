@@ -124,3 +124,12 @@ def test_memory_is_bounded() -> None:
     assert len(sink.reporter._sent) == 512
     assert len(sink.reporter._objects) == 512
     assert len(sink.reporter._similar) == 512
+
+
+def test_a_clock_that_is_set_back_stops_nothing() -> None:
+    sink = Sink()
+    sink.report("a")
+    sink.now -= 86_400
+    for _ in range(3):
+        sink.report("b")
+    assert len(sink.sent) == 4

@@ -133,6 +133,15 @@ def test_pressure_is_real_and_lasts_for_the_transition_period(kind: str, change:
     assert condition(made.status(FINE, Readiness("r"), 311, address="10.0.0.1"), kind)["status"] == "False"
 
 
+def test_pressure_ends_when_the_clock_is_set_back() -> None:
+    made = reporter()
+    pressed = levels(pids=(1, 1000))
+    assert (
+        condition(made.status(pressed, Readiness("r"), 5000, address="a"), "PIDPressure")["status"] == "True"
+    )
+    assert condition(made.status(FINE, Readiness("r"), 100, address="a"), "PIDPressure")["status"] == "False"
+
+
 def test_a_file_system_without_inode_counts_is_no_pressure() -> None:
     made = reporter()
     assert (

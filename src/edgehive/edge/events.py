@@ -39,7 +39,7 @@ class _Bucket:
     at: float
 
     def take(self, now: float, burst: float, rate: float) -> bool:
-        self.tokens = min(burst, self.tokens + (now - self.at) * rate)
+        self.tokens = min(burst, self.tokens + max(0.0, now - self.at) * rate)
         self.at = now
         if self.tokens < 1:
             return False
@@ -117,7 +117,7 @@ class EventReporter:
 
     def _combine(self, kind: _Key, text: str, now: float) -> str:
         similar = _remember(self._similar, kind, lambda: _Similar(set(), now))
-        if now - similar.since > _COMBINE_WITHIN:
+        if not 0 <= now - similar.since <= _COMBINE_WITHIN:
             similar.texts, similar.since = set(), now
         if text in similar.texts:
             return text

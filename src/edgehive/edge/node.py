@@ -182,7 +182,9 @@ class NodeAgent:
             known=self._node,
             status=status,
             labels=self._reporter.labels(),
-            heartbeat=now - self._reported >= self._timers.report,
+            heartbeat=not 0
+            <= now - self._reported
+            < self._timers.report,  # also after the clock was set back
         )
         if patch is None:
             return

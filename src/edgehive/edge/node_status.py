@@ -237,7 +237,7 @@ class NodeReporter:
                 self._pressed_at[condition] = now
                 return True
         since = self._pressed_at.get(condition)
-        return since is not None and now - since < self._settings.pressure_transition
+        return since is not None and 0 <= now - since < self._settings.pressure_transition
 
     def _condition(self, kind: str, status: str, reason: str, message: str, now: float) -> dict[str, str]:
         before = self._conditions.get(kind)
