@@ -285,6 +285,11 @@ class Cloud(Process):
     def upstream(self, peer: Peer, node: CloudNode, message: Message) -> None:
         target = find_resource(message.resource)
         assert target is not None
+        if message.operation == INSERT:
+            self.answer(
+                node, message, b'{"Object":null,"Err":{"ErrStatus":{"code":409,"reason":"AlreadyExists"}}}'
+            )
+            return
         if message.operation == QUERY:
             stored = self.objects.get((target.type.title().replace("map", "Map"), target.name))
             if stored is None:

@@ -19,9 +19,10 @@ from edgehive.wire.edgelink import (
     EdgeLink,
     Incoming,
     LinkOptions,
+    RequestFailed,
     SendPing,
 )
-from edgehive.wire.message import PATCH, QUERY, RESPONSE, Message
+from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, Message
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.outbox import Entry, Outbox, OutboxLimits
 from edgehive.wire.rows import Put, Remove, Row
@@ -73,6 +74,13 @@ class Disk:
         self.stored[uid] = max(self.stored.get(uid, 0), version)
         self.newest[row.key] = max(self.newest.get(row.key, 0), version)
 
+    def wipe(self) -> None:
+        """Somebody reinstalls the edge."""
+        for row in self.rows.values():
+            self.removed.add(ids(row.value)[0])
+        self.rows.clear()
+        self.outbox.clear()
+
     # wire.outbox.OutboxStore
 
     def load(self) -> Iterable[Entry]:
@@ -109,6 +117,7 @@ class Edge(Process):
     def boot(self) -> None:
         sim = self.sim
         self.wire = None
+        self.registered = False
         self.asked = {}
         self.sent_versions = {}
         outbox = Outbox(store=self.disk, limits=OutboxLimits(entries=50, in_flight=4, answer_timeout=8.0))
@@ -161,17 +170,20 @@ class Edge(Process):
         self.point("after accepting a status")
 
     def ask(self, name: str) -> None:
+        self.request(QUERY, f"default/configmap/{name}", timeout=self.sim.rng.choice((0.05, 5.0)))
+
+    def request(self, operation: str, resource: str, timeout: float = 5.0) -> None:
         message_id, timestamp = self.sim.stamp()
         message = Message(
             id=message_id,
             timestamp=timestamp,
-            operation=QUERY,
-            resource=f"default/configmap/{name}",
+            operation=operation,
+            resource=resource,
             source=cls.EDGED,
             group=cls.META_GROUP,
         )
         self.asked[message_id] = message
-        self.link.send_request(message, self.sim.now, timeout=self.sim.rng.choice((0.05, 5.0)))
+        self.link.send_request(message, self.sim.now, timeout=timeout)
 
     # The link
 
@@ -206,8 +218,14 @@ class Edge(Process):
             self.answered(event)
         elif isinstance(event, SendPing):
             self.ping()
+        elif isinstance(event, RequestFailed):
+            request = self.asked.pop(event.request_id)
+            if request.operation == INSERT and self.link.up:
+                self.request(INSERT, request.resource)  # registering goes on until it has been answered
         elif isinstance(event, Connected):
             self.sim.note(self.name, "link up")
+            if not self.registered:
+                self.request(INSERT, f"null/node/{self.name}")
 
     def connect(self) -> None:
         wire = self.dial(self.name)
@@ -277,6 +295,9 @@ class Edge(Process):
 
     def answered(self, event: Answered) -> None:
         request = self.asked.pop(event.request_id)
+        if request.operation == INSERT:
+            self.registered = True
+            return
         stored = None if self.go else self.disk.rows.get(rows.answer_key(request))
         answer = rows.plan_answer(request, event.message, stored)
         try:

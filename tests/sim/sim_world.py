@@ -11,7 +11,7 @@ from sim_cloud import Cloud
 from sim_edge import Edge, ids
 from sim_engine import CALM, Chaos, Sim, Violation, Wire
 
-from edgehive.wire.objectsync import SyncKey, SyncRecord
+from edgehive.wire.objectsync import SyncKey, SyncRecord, reset_plan
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.resource import format_resource
 
@@ -124,7 +124,7 @@ class World:
         if self.sim.chaos is CALM:
             return
         rng = self.sim.rng
-        match rng.randint(0, 5):
+        match rng.randint(0, 6):
             case 0:
                 self.sim.note("fate", "the API server goes away")
                 self.api.down = True
@@ -137,11 +137,28 @@ class World:
                 for cloud in self.clouds:
                     if cloud.alive:
                         cloud.die()
+            case 4:
+                edge = rng.choice(self.edges)
+                if edge.alive:
+                    edge.die()
+                    self.sim.note("fate", "%s is reinstalled", edge.name)
+                    edge.disk.wipe()
+                    edge.accepted.clear()  # what it owed is lost with its disk
+                    self.sim.at(0.15, partial(self.join_again, edge.name))
             case _:
                 edge = rng.choice(self.edges)
                 if edge.alive:
                     edge.die()
         self.sim.at(rng.expovariate(0.25), self.fate)
+
+    def join_again(self, node: str) -> None:
+        """The token join of a node that exists: its records go back to 0 before it gets its certificate."""
+        for cloud in self.clouds:
+            for record in self.api.syncs.values():
+                if record.key.node == node:
+                    cloud.writer.forget(record.key)
+        for write in reset_plan([r for r in self.api.syncs.values() if r.key.node == node]):
+            self.api.write(write)
 
     def api_back(self) -> None:
         self.sim.note("fate", "the API server is back")

@@ -4,7 +4,6 @@ import pytest
 from sim_bugs import CLOUD_BUGS, EDGE_BUGS
 from sim_cloud import Cloud
 from sim_edge import Edge
-from sim_engine import Violation
 from sim_world import World, explain, plan_of, simulate
 
 SEEDS = 160
@@ -45,10 +44,10 @@ def test_one_seed_is_one_run() -> None:
 
 
 def test_a_failing_seed_explains_itself() -> None:
-    plan = plan_of(0, edge_class=EDGE_BUGS[0])
-    assert isinstance(simulate(plan), Violation)
+    plans = (plan_of(seed, edge_class=EDGE_BUGS[0]) for seed in range(PATIENCE))
+    plan = next(plan for plan in plans if simulate(plan) is not None)
     text = explain(plan)
-    assert text.startswith("seed 0: t=")
+    assert text.startswith(f"seed {plan.seed}: t=")
     assert "VIOLATION" in text
     assert "edge-0" in text
 
@@ -67,6 +66,7 @@ def test_the_runs_are_not_idle() -> None:
         "API server goes away",
         "list again",
         "dies at",
+        "reinstalled",
         '"delete"',
         "link down",
     ):

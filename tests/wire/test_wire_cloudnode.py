@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from wire_support import answer, content, down, gone, stamp, up
 
 from edgehive.wire.cloudnode import BACKLOG, CachedObject, CloudNode, Missing, Unknown, orphaned
-from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, decode_message
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, decode_message, encode_message
 from edgehive.wire.objectsync import CreateSync, DeleteSync, RecordSync, SyncKey, SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits, Verdict
@@ -394,6 +394,46 @@ def test_with_several_instances_a_cached_record_is_confirmed_before_use() -> Non
     assert len(bench.frames()) == 1
     bench.node.send(down(version=6), 0.0)
     assert bench.writes() == []  # once a session is enough
+
+
+REGISTRATION = encode_message(up("insert", "null/node/edge-1", {}))
+
+
+def test_an_edge_that_starts_is_sent_everything_once_over_as_many_links_as_it_takes() -> None:
+    """Its database may be empty: KubeEdge would send nothing until each object changes."""
+    bench = Bench()
+    for i in range(3):
+        bench.caches.add(f"p{i}", f"u{i}", 5)
+        bench.caches.record(f"p{i}", f"u{i}", "5")
+    session = bench.connect()
+    assert bench.frames() == []
+    session.receive_frame(REGISTRATION, 1.0)
+    assert bench.node.deadline() == 0.0
+    bench.later(1.0)
+    first = bench.frames()
+    assert {f.resource for f in first} == {"default/pod/p0", "default/pod/p1", "default/pod/p2"}
+    bench.ack(first[0])
+    bench.node.detach(session, 1.0)  # the link is cut before the others are acknowledged
+    assert not bench.node.idle
+    session = bench.connect()
+    again = bench.frames()
+    assert {f.resource for f in again} == {f.resource for f in first[1:]}
+    for frame in again:
+        bench.ack(frame)
+    session.receive_frame(encode_message(up("insert", "null/node/edge-1", {})), 2.0)
+    bench.later(1.0)
+    assert {f.resource for f in bench.frames()} == {first[0].resource}  # the others came over this very link
+    bench.node.detach(session, 9.0)
+
+
+def test_a_first_registration_sends_nothing_twice() -> None:
+    bench = Bench()
+    bench.caches.add("nginx", "u1", 5)
+    session = bench.connect()
+    session.receive_frame(REGISTRATION, 0.0)
+    bench.later(0.1)
+    bench.writes()
+    assert len(bench.frames()) == 1
 
 
 def test_a_full_pool_is_caught_up_with_by_a_reconcile() -> None:

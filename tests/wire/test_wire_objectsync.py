@@ -14,6 +14,7 @@ from edgehive.wire.objectsync import (
     SyncWriter,
     parse_sync,
     parse_sync_name,
+    reset_plan,
     sync_object,
     sync_status_patch,
     valid_key,
@@ -199,3 +200,19 @@ def test_one_failing_record_does_not_hold_up_the_others() -> None:
     writer.failed(write, 500, 0.5)
     writer.acknowledged(record(2), "1", 1.0)
     assert writer.take(1.5) == [RecordSync(record(2).key, "1")]
+
+
+def test_a_node_that_joins_anew_is_reset_and_what_was_planned_is_forgotten() -> None:
+    known = SyncRecord(KEY, "v1", "Pod", "nginx", version="7")
+    assert reset_plan([known, record(1)]) == [RecordSync(KEY, "0")]
+    writer = SyncWriter(interval=0.5)
+    writer.acknowledged(RECORD, "8", 0.0)
+    writer.forget(KEY)
+    assert writer.take(1.0) == []
+    writer.acknowledged(RECORD, "9", 1.0)
+    (write,) = writer.take(1.5)
+    writer.forget(KEY)
+    assert writer.busy == 0
+    writer.done(write, 2.0)
+    assert not writer.failed(write, 500, 2.0)
+    assert not writer.pending(KEY)

@@ -91,6 +91,7 @@ class CloudNode:
         "_every",
         "_loaded",
         "_next",
+        "_owed",
         "_records",
         "_stamp",
         "_strict",
@@ -125,7 +126,8 @@ class CloudNode:
         self._checks: list[SyncRecord] = []
         self._checking: set[SyncKey] = set()
         self._waiting: dict[SyncKey, list[Outbound]] = {}
-        self._backlog: deque[Outbound] = deque(maxlen=BACKLOG)
+        self._backlog: deque[Outbound] | None = None  # most nodes never need one
+        self._owed: set[SyncKey] | None = None  # to be sent whatever is recorded; outlives the session
 
     def attach(self, session: NodeSession, now: float) -> NodeSession | None:
         """A new session of the node; returns the one it replaces (already closed). Plans a reconcile at once."""
@@ -134,8 +136,9 @@ class CloudNode:
             self._end(old, "replaced by a new connection")
         self.session = session
         self._next = now
-        while self._backlog:
-            session.send(self._backlog.popleft(), now)
+        backlog, self._backlog = self._backlog, None
+        for message in backlog or ():
+            session.send(message, now)
         return old
 
     def detach(self, session: NodeSession, now: float) -> None:
@@ -148,7 +151,7 @@ class CloudNode:
     @property
     def idle(self) -> bool:
         """Nothing is kept here: the shell may forget this node."""
-        return self.session is None and not self._backlog
+        return self.session is None and not self._backlog and not self._owed
 
     @property
     def waiting(self) -> int:
@@ -163,7 +166,7 @@ class CloudNode:
         session = self.session
         if session is None or session.closed is not None:
             if not message.ack and not message.is_response:
-                self._backlog.append(message)
+                self._keep(message)
             return None
         if not message.ack:
             return session.send(message, now)
@@ -178,8 +181,10 @@ class CloudNode:
         known = self._records.get(record.key)
         if known is None:
             return self._gate(message, record, now)
-        if message.is_response or self._needs(
-            message.message.resource, known, message.message.resource_version
+        if (
+            message.is_response
+            or self._owes(known.key)
+            or self._needs(message.message.resource, known, message.message.resource_version)
         ):
             return self._confirm(message, known, now)
         return Verdict.DONE
@@ -226,17 +231,25 @@ class CloudNode:
 
     def handle_timer(self, now: float) -> None:
         """Reconcile when due."""
-        if self.session is None or self._next is None or now < self._next:
+        if self.session is None or self._next is None:
+            return
+        if now < self._next:
+            self._greet(now)
             return
         if not self._loaded and not self._load():
             self._next = now + _CACHE_RETRY
             return
         self._next = now + self._every
         self.reconcile(now)
+        self._greet(now)
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next."""
-        return self._next if self.session is not None else None
+        if self.session is None:
+            return None
+        if self.session.registering and self._loaded:
+            return 0.0  # at once
+        return self._next
 
     def reconcile(self, now: float) -> None:
         """Send the difference between the objects meant for the node and what it has acknowledged."""
@@ -285,6 +298,22 @@ class CloudNode:
         current = self._records.get(SyncKey(self.node, found.namespace, found.uid))
         return current is not None and parse_version(current.version) > 0
 
+    def _greet(self, now: float) -> None:
+        """An edgecore has started: send everything once, whatever is recorded, over as many links as it takes.
+
+        Its database may have been lost since the records were made; in the original it then stays without its
+        pods, and without its own Node, until each of them changes.
+        """
+        session = self.session
+        if session is None or not session.registering or not self._loaded:
+            return
+        session.registering = False
+        for record in list(self._records.values()):
+            if not session.pool.mark(_wire_name(record), record.key.uid):
+                self._owed = self._owed or set()
+                self._owed.add(record.key)
+                self._check(record, now)
+
     def _load(self) -> bool:
         records = self._world.records(self.node)
         if records is None:
@@ -296,7 +325,7 @@ class CloudNode:
     def _end(self, session: NodeSession, reason: str) -> None:
         for message in session.pool.pending_once():
             if not message.is_response:
-                self._backlog.append(message)
+                self._keep(message)
         session.close(reason)
         self._loaded = False
         self._records = {}
@@ -304,6 +333,19 @@ class CloudNode:
         self._checks.clear()
         self._checking.clear()
         self._confirmed.clear()
+
+    def _owes(self, key: SyncKey) -> bool:
+        return self._owed is not None and key in self._owed
+
+    def _settle(self, key: SyncKey) -> None:
+        if self._owed is not None:
+            self._owed.discard(key)
+            self._owed = self._owed or None
+
+    def _keep(self, message: Outbound) -> None:
+        if self._backlog is None:
+            self._backlog = deque(maxlen=BACKLOG)
+        self._backlog.append(message)
 
     def _record_for(self, message: Outbound) -> SyncRecord | None:
         """The record `message` is accounted under; ``None`` if it cannot have one."""
@@ -360,6 +402,7 @@ class CloudNode:
         if message.is_delete:
             self._acknowledge_delete(known, now)
             return
+        self._settle(record.key)
         version = message.message.resource_version
         self._writer.acknowledged(known, version, now)
         if parse_version(version) > parse_version(known.version):
@@ -368,6 +411,7 @@ class CloudNode:
     def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
         self._records.pop(known.key, None)
         self._confirmed.discard(known.key)
+        self._settle(known.key)
         self._writer.deleted(known, now)
 
     def _check(self, record: SyncRecord, now: float) -> None:
@@ -379,7 +423,11 @@ class CloudNode:
             if record.key not in self._checking:
                 self._checking.add(record.key)
                 self._checks.append(record)
-        elif not record.version or self._needs(_resource_of(cached), record, cached.version):
+        elif (
+            self._owes(record.key)
+            or not record.version
+            or self._needs(_resource_of(cached), record, cached.version)
+        ):
             self._confirm(self._outbound(cached, first=False), record, now)
 
     def _confirm(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:
@@ -434,12 +482,16 @@ class CloudNode:
                 id=message_id,
                 timestamp=timestamp,
                 operation=DELETE,
-                resource=format_resource(key.namespace, record.kind.lower(), record.object_name),
+                resource=_wire_name(record),
                 content=msgspec.json.encode(content),
                 source=_SOURCES.get(record.kind, cls.EDGE_CONTROLLER),
                 group=cls.RESOURCE_GROUP,
             )
         )
+
+
+def _wire_name(record: SyncRecord) -> str:
+    return format_resource(record.key.namespace, record.kind.lower(), record.object_name)
 
 
 def _resource_of(cached: CachedObject) -> str:

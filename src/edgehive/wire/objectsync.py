@@ -7,6 +7,7 @@ object, in bounded batches about a second apart; a record that lags costs a dupl
 """
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -196,6 +197,15 @@ class SyncStats:
     abandoned: int = 0
 
 
+def reset_plan(records: Iterable[SyncRecord]) -> list[RecordSync]:
+    """The writes after which everything is sent again to a node that joins anew, perhaps with an empty disk.
+
+    Carry them out before the certificate is handed over. The records themselves stay: the disk may not be empty
+    after all, and what was deleted since must still be deleted there.
+    """
+    return [RecordSync(record.key, "0") for record in records if parse_version(record.version)]
+
+
 class SyncWriter:
     """Plans the writes of all nodes of one cloudcore: coalesced, bounded, retried with back-off.
 
@@ -252,6 +262,14 @@ class SyncWriter:
         job = self._job(record)
         job.create, job.version, job.delete = False, "", True
         self._schedule(job, now)
+
+    def forget(self, key: SyncKey) -> None:
+        """Plan nothing more for `key` (its node joins anew, and `reset_plan` is about to be carried out)."""
+        job = self._jobs.pop(key, None)
+        if job is not None:
+            job.entry = 0
+            if job.busy is not None:
+                self._busy -= 1
 
     def pending(self, key: SyncKey) -> bool:
         """Whether something is still to be written for `key`."""

@@ -16,6 +16,7 @@ from edgehive.wire import resource as res
 from edgehive.wire.message import (
     DELETE,
     ERROR,
+    INSERT,
     KEEPALIVE,
     RESPONSE,
     UPLOAD,
@@ -125,7 +126,17 @@ _TARGETS: Final = {cls.META_SERVER: cls.DYNAMIC_CONTROLLER, cls.TWIN_SOURCE: cls
 class NodeSession:
     """One connection of one node, from the 101 to its end."""
 
-    __slots__ = ("_deadline", "_events", "_keepalive", "_stamp", "_urgent", "closed", "node", "pool")
+    __slots__ = (
+        "_deadline",
+        "_events",
+        "_keepalive",
+        "_stamp",
+        "_urgent",
+        "closed",
+        "node",
+        "pool",
+        "registering",
+    )
 
     def __init__(
         self,
@@ -140,6 +151,8 @@ class NodeSession:
         self.pool: Final = NodeMessagePool(limits=limits)
         self.closed: str | None = None
         """Why the session ended, ``None`` while it lives."""
+        self.registering = False
+        """The edge has just asked to create its Node, which an edgecore does once at each start."""
         self._stamp = stamp
         self._keepalive = keepalive
         self._deadline = now + keepalive
@@ -256,6 +269,8 @@ class NodeSession:
             return CaRequest(message)
         if message.source in _NOT_FROM_EDGE or not (operation or message.resource):
             return None  # the original's edge sends one wholly empty message when its link goes down
+        if operation == INSERT and message.resource == res.format_resource(None, res.NODE, self.node):
+            self.registering = True
         reason = self._foreign(message)
         if reason:
             return Denied(message, reason)
