@@ -5,6 +5,8 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgehive.aio.http import Handler, HttpServer, Request, Response
 from edgehive.aio.http_messages import RawConnection
@@ -311,3 +313,100 @@ async def test_a_verified_client_certificate_is_visible(tmp_path):
     assert seen == [None, client.cert_der]
     assert names[0] is None
     assert (names[1][0], set(names[1][1])) == ("client", {"a", "b"})
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_a_get_may_carry_a_body,
+        test_requests_on_one_connection_are_answered_in_order_even_when_pipelined,
+        test_a_chunked_body_over_the_limit_is_refused_without_being_kept,
+        test_expect_continue_is_answered_when_the_handler_asks_for_the_body,
+        test_a_stream_is_sent_in_chunks_and_ended_by_a_drain,
+        test_a_watcher_that_does_not_read_is_disconnected_with_bounded_memory,
+        test_a_client_that_leaves_cancels_its_handler,
+        test_a_drain_lets_a_short_request_finish,
+        test_an_upgrade_hands_the_connection_over,
+    ],
+)
+def test_the_same_on_uvloop(scenario):
+    """The loop of production; its transports differ in detail."""
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+def test_certificates_and_stalled_watchers_over_tls_on_uvloop(tmp_path):
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_a_verified_client_certificate_is_visible(tmp_path))
+        runner.run(a_stalled_watcher_over_tls(tmp_path))
+
+
+async def a_stalled_watcher_over_tls(tmp_path):
+    produced = 0
+    ended = asyncio.Event()
+
+    async def flood(request: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            nonlocal produced
+            try:
+                while True:
+                    produced += 1
+                    yield b"x" * 65536
+            finally:
+                ended.set()
+
+        return Response(stream=lines())
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname = False
+    trust.verify_mode = ssl.CERT_NONE
+    async with serving(flood, tls=context, stall_timeout=0.2) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await ended.wait()
+        writer.close()
+    assert produced < 400
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from(
+                [
+                    b"GET / HTTP/1.1\r\n",
+                    b"Host: h\r\n",
+                    b"\r\n",
+                    b"Content-Length: 3\r\n",
+                    b"POST /%zz HTTP/1.1\r\n",
+                ]
+                + [
+                    b"Transfer-Encoding: chunked\r\n",
+                    b"5\r\nhello\r\n",
+                    b"0\r\n\r\n",
+                    b"Upgrade: x\r\nConnection: Upgrade\r\n",
+                ]
+                + [b"Connection: close\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"GET http://[::1/ HTTP/1.1\r\n"]
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_arrives_the_server_lives_and_answers_in_http(pieces):
+    async def run() -> None:
+        async with serving(
+            echo, max_header=4096, header_timeout=0.2, idle_timeout=0.2, body_timeout=0.2
+        ) as port:
+            with contextlib.suppress(ConnectionError):
+                answer = await exchange(port, b"".join(pieces), eof=True)
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+                assert b"HTTP/1.1 500" not in answer
+            raw = await exchange(port, b"GET /alive HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert parts(raw)[0] == 200
+
+    asyncio.run(run())
