@@ -16,7 +16,7 @@ from edgehive.kube.refs import (
     SERVICEACCOUNTS,
 )
 
-QUICK = Options(node_grace=0.3, node_start_grace=0.3, default_toleration_seconds=0)
+QUICK = Options(node_grace=0.3, node_start_grace=0.3)
 
 
 async def ready_of(world, name):
@@ -27,6 +27,16 @@ async def ready_of(world, name):
 async def taints_of(world, name):
     taints = (await world.get(NODES, name, None))["spec"].get("taints", ())
     return {(t["key"].rpartition("/")[2], t["effect"]) for t in taints}
+
+
+HASTY = [
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}
+    for key in ("not-ready", "unreachable")
+]
+TEMPLATE = {
+    "metadata": {"labels": {"app": "web"}},
+    "spec": {"containers": [{"name": "c", "image": "i:1"}], "tolerations": HASTY},
+}
 
 
 class Heart:
@@ -56,7 +66,7 @@ async def test_a_silent_node_is_unknown_tainted_emptied_and_welcomed_back(run_wo
         heart = group.create_task(Heart(world, "n2", "n3").beat())
         for name in ("n1", "n2", "n3"):
             await world.node(name)
-        await world.deployment(replicas=3)
+        await world.deployment(replicas=3, template=TEMPLATE)
         await world.rolled_out(3)
 
         async def lost():
@@ -92,7 +102,7 @@ async def test_a_silent_node_is_unknown_tainted_emptied_and_welcomed_back(run_wo
 async def test_when_every_node_is_silent_nobody_is_evicted(run_world):
     async with run_world(QUICK) as world:
         await world.node("n1")
-        await world.deployment(replicas=1)
+        await world.deployment(replicas=1, template=TEMPLATE)
         await world.rolled_out(1)
 
         async def lost():
@@ -111,12 +121,12 @@ async def test_when_every_node_is_silent_nobody_is_evicted(run_world):
 
 
 async def test_an_autonomous_edge_node_keeps_its_pods(run_world):
-    options = Options(node_grace=0.3, node_start_grace=0.3, default_toleration_seconds=0, edge_autonomy=True)
+    options = Options(node_grace=0.3, node_start_grace=0.3, edge_autonomy=True)
     async with run_world(options) as world, asyncio.TaskGroup() as group:
         heart = group.create_task(Heart(world, "n2").beat())
         await world.node("e1", **{"node-role.kubernetes.io/edge": ""})
         await world.node("n2")
-        await world.deployment(replicas=2)
+        await world.deployment(replicas=2, template=TEMPLATE)
         await world.rolled_out(2)
 
         async def lost():

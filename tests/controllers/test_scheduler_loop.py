@@ -39,6 +39,7 @@ async def test_a_pod_without_a_node_says_why_and_gets_one_when_it_comes(run_worl
 
         assert await world.until(bound) == "n1"
         assert (await condition_of(world))["status"] == "True"
+        assert await world.until(lambda: world.events("Scheduled"))
         assert world.controllers.counters["scheduler_bound"] == 1
 
 

@@ -8,6 +8,7 @@ from edgehive.aio.supervise import Service, supervise
 from edgehive.controllers.context import Context, Controller
 from edgehive.controllers.daemonset import DaemonSetController
 from edgehive.controllers.deployment import DeploymentController
+from edgehive.controllers.endpoints_controller import EndpointsController
 from edgehive.controllers.garbage import GarbageCollector
 from edgehive.controllers.liveness import Grace
 from edgehive.controllers.namespace_deletion import NamespaceDeletion
@@ -61,6 +62,7 @@ class Controllers:
             DeploymentController(context),
             ReplicaSetController(context),
             DaemonSetController(context),
+            EndpointsController(context),
             default_service_accounts(context),
             NodeLifecycle(
                 context,
