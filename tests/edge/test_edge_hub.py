@@ -55,7 +55,7 @@ def limit_pages(store: EdgeStore, pages: int) -> None:
 
 
 class Edge:
-    def __init__(self, config: EdgeCoreConfig, **options: Any) -> None:
+    def __init__(self, config: EdgeCoreConfig, *, write_deadline: float = 15.0, **options: Any) -> None:
         self.store = EdgeStore(Path(config.database.data_source))
         self.hive: Hive[Message] = Hive()
         self.seen: list[Message] = []
@@ -65,7 +65,7 @@ class Edge:
         identity = enroller.current()
         assert identity is not None
         self.hub = EdgeHub(
-            endpoint=Endpoint(host=host, port=port, project="p", node=NODE),
+            endpoint=Endpoint(host=host, port=port, project="p", node=NODE, write_deadline=write_deadline),
             link=EdgeLink(
                 now=time.monotonic(),
                 stamp=stamp,
@@ -512,3 +512,75 @@ async def test_a_burst_is_acked_completely_and_in_order_while_the_disk_writes(
         await cloud.ack_of(sent[-1])
         assert [m.parent_id for m in cloud.received if m.parent_id] == sent
         assert len(edge.store.rows("configmap")) == 600
+
+
+async def test_receivers_that_do_not_keep_up_stop_the_reading(cloud: Any, config: EdgeCoreConfig) -> None:
+    gate, done, got = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def slow(delivery: Delivery[Message]) -> None:
+        await gate.wait()
+        got.append(delivery.message.resource)
+        if len(got) == 3001:
+            done.set()
+
+    async with running(config, ping=0.02, dead_after=0.1) as edge:
+        edge.hive.add(Module("twin", slow, frozenset({"twin"}), capacity=1))
+        await edge.linked()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(_flood(cloud, 3000))
+            await _until(lambda: edge.hub.paused)
+            assert len(edge.hub._inbound) < 400
+            await asyncio.sleep(0.2)
+            assert edge.hub.connected, "silence that we cause ourselves is not the cloud's"
+            gate.set()
+            async with asyncio.timeout(10):
+                await done.wait()
+        assert sending.done()
+        assert got == ["node/connection", *(f"n/{n}" for n in range(3000))]
+        assert not edge.hub.paused
+
+
+async def _flood(cloud: Any, count: int) -> None:
+    for n in range(count):
+        await cloud.push("update", f"n/{n}", "x" * 2000, group="twin")
+
+
+async def test_a_cloud_that_takes_no_data_is_left_and_nothing_kept_is_lost(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config, write_deadline=0.2) as edge:
+        await edge.linked()
+        cloud.connections[0].transport.pause_reading()
+        patch = msgspec.json.encode({"status": {"message": "y" * 3_000_000}})
+        async with asyncio.TaskGroup() as group:
+            for n in range(12):
+                group.create_task(edge.meta.patch_pod_status("default", f"p{n}", "u", patch))
+            await edge.linked(False)
+            assert "takes no more data" in edge.hub.last_problem
+            cloud.connections[0].transport.abort()
+            await edge.linked(True)
+        assert len(edge.outbox) == 0
+        assert {m.resource for m in cloud.received if m.operation == "patch"} == {
+            f"default/podpatch/p{n}" for n in range(12)
+        }
+
+
+async def test_the_cloud_going_away_politely_is_understood(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.connections[0].close(1001, "maintenance")
+        await edge.linked(False)
+        assert edge.hub.last_problem == "closed by the cloud (1001 maintenance)"
+        await edge.linked(True)
+
+
+async def test_what_is_not_understood_is_ignored_without_harm(cloud: Any, config: EdgeCoreConfig) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.push("explode", "default/pod/web", {})
+        await cloud.push("insert", "default/volume/x/y/z", {})
+        await cloud.push("update", "default/configmap/a", "no object")
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5, node="another-node"), version=5))
+        assert edge.changes == []
+        assert edge.meta.pods() == [], "a pod of another node is none of ours"
+        assert edge.meta.pod("default", "web") is not None

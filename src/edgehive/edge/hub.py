@@ -80,7 +80,8 @@ class EdgeHub:
         self._wake = asyncio.Event()
         self._arrived = asyncio.Event()
         self._inbound: deque[Message] = deque()
-        self._paused = False
+        self.paused = False
+        """Whether the socket is not read because the receivers do not keep up."""
         self._connection: CloudConnection | None = None
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._on_connection: list[Callable[[bool], None]] = []
@@ -165,6 +166,8 @@ class EdgeHub:
         while True:
             self._wake.clear()
             now = self._now()
+            if self.paused:
+                self._link.receive_pong(now)  # what the cloud says waits unread: that is no silence
             self._link.handle_timer(now)
             while events := self._link.events():
                 for event in events:
@@ -291,7 +294,7 @@ class EdgeHub:
             return
         self.local_address = connection.local_address
         self._link.receive_connected(self._now())
-        self._pause(self._paused)
+        self._pause(self.paused)
         self._wake.set()
 
     def connection_received(self, connection: CloudConnection, data: bytes) -> None:
@@ -331,10 +334,10 @@ class EdgeHub:
                 self._arrived.clear()
                 await self._arrived.wait()
             await self._route(self._inbound.popleft())
-            if self._paused and len(self._inbound) <= _RESUME_AT:
+            if self.paused and len(self._inbound) <= _RESUME_AT:
                 self._pause(False)
 
     def _pause(self, paused: bool) -> None:
-        self._paused = paused
+        self.paused = paused
         if self._connection is not None:
             self._connection.pause(paused)
