@@ -72,8 +72,10 @@ _CLOUDCORE = (
     Rule((*WRITE, "approve"), ("certificates.k8s.io",), _ALL),
     Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
     Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
-    Rule(("impersonate",), ("",), ("users", "groups", "serviceaccounts")),
-    Rule(("impersonate",), ("authentication.k8s.io",), ("uids", "userextras/*")),
+    # Whoever may impersonate anybody is an administrator: cloudcore acts for nodes and service accounts only.
+    Rule(("impersonate",), ("",), ("users",), names=("system:node:*",)),
+    Rule(("impersonate",), ("",), ("groups",), names=("system:nodes", "system:serviceaccounts*")),
+    Rule(("impersonate",), ("",), ("serviceaccounts",)),
 )
 _SELF = Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews"))
 _WHO = Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",))

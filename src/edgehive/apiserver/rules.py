@@ -29,7 +29,7 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Allows verbs on resources or on paths; ``*`` stands for all, a path may end in ``*``."""
+    """Allows verbs on resources or on paths; ``*`` stands for all, a path or name may end in ``*``."""
 
     verbs: tuple[str, ...]
     groups: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Rule:
         wild = {"*", a.full_resource} | ({f"*/{a.subresource}"} if a.subresource else set())
         if not wild & set(self.resources):
             return False
-        if self.names and a.name not in self.names:
+        if self.names and not any(_fits(pattern, a.name) for pattern in self.names):
             return False
         return not self.namespaces or a.namespace in self.namespaces
 
@@ -65,3 +65,7 @@ class Rule:
             "apiGroups": list(self.groups),
             "resources": list(self.resources),
         } | names
+
+
+def _fits(pattern: str, text: str) -> bool:
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
