@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgehive.edge.cri_spec import check_non_root, container_config, sandbox_config
 from edgehive.edge.env import ConfigError, PodFacts, build_env, expand, references
 from edgehive.edge.pods_build import container_spec, oom_score, sandbox_spec
+from edgehive.edge.pods_files import hosts_text
 from edgehive.edge.pods_images import credentials, registry_of
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import Pod, parse_pod, parse_quantity, parse_time
@@ -260,6 +261,14 @@ def test_the_patch_removes_what_is_not_true_any_more() -> None:
     assert patch["status"]["conditions"] == [
         {"type": "Ready", "status": "True", "reason": None, "message": None}
     ]
+
+
+def test_a_hosts_file_of_a_pod_with_its_own_address() -> None:
+    pod = parse(make_pod("p", container("c", "x"), subdomain="sub"))
+    settings = PodSettings(root_directory=Path("/r"), log_directory=Path("/l"))
+    text = hosts_text(pod, sandbox_spec(pod, 0, settings, NODE), "10.1.0.9")
+    assert "127.0.0.1\tlocalhost\n" in text
+    assert text.endswith("10.1.0.9\tp.sub.default.svc p\n")
 
 
 def test_times_that_are_not_times_are_zero() -> None:

@@ -303,3 +303,27 @@ async def test_a_node_can_be_emptied(edged: EdgedProcess) -> None:
         await runtime.close()
     assert str(edged.base) not in Path("/proc/self/mounts").read_text()
     assert not list((edged.base / "logs").iterdir())
+
+
+@pytest.mark.containerd
+def test_hosts_and_last_words(tmp_path: Path, containerd: Containerd) -> None:
+    edged = EdgedProcess(tmp_path / "edged", containerd.endpoint)
+    script = "grep alias /etc/hosts; echo said >/dev/termination-log; exit 4"
+    last = container("log", "echo from the log; exit 5", terminationMessagePolicy="FallbackToLogsOnError")
+    aliases = [{"ip": "10.9.9.9", "hostnames": ["alias.one", "two"]}]
+    pod = make_pod("web", container("c", script), last, restartPolicy="Never", hostAliases=aliases)
+    edged.want["pods"] = [pod]
+    edged.write()
+    edged.start()
+    try:
+        edged.wait("Failed", lambda: edged.status("web").get("phase") == "Failed")
+        first, second = edged.status("web")["containerStatuses"]
+        assert first["state"]["terminated"]["message"] == "said\n"
+        assert second["state"]["terminated"]["message"] == "from the log\n"
+        assert "10.9.9.9\talias.one\ttwo" in edged.log_text("web")
+        edged.want["pods"] = []
+        edged.write()
+        edged.wait("gone", lambda: edged.here() == [])
+        assert list((edged.base / "root" / "pods").iterdir()) == []
+    finally:
+        edged.kill()

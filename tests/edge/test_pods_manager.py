@@ -52,6 +52,10 @@ class FakeRuntime:
         self.ids = itertools.count()
         self.time = itertools.count(1000)
 
+    @property
+    def has_own_files(self) -> bool:
+        return False
+
     def _up(self, call: str) -> None:
         if self.down:
             raise Unreachable("no container runtime")

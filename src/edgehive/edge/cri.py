@@ -63,6 +63,10 @@ class CriRuntime:
             reason = "NotFound" if exc.code == grpc.NOT_FOUND else f"{name}Failed"
             raise RuntimeFailure(reason, safe_label(exc.message, 1000)) from exc
 
+    @property
+    def has_own_files(self) -> bool:
+        return True
+
     # --- node -------------------------------------------------------------------------------------------
 
     async def version(self) -> RuntimeVersion:

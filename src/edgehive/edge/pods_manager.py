@@ -17,6 +17,7 @@ from edgehive.edge.metaclient import Change, MetaClient, PodChange
 from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
+from edgehive.edge.pods_files import PodFiles
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
@@ -59,6 +60,7 @@ class PodManager:
         self._tools = Tools(
             runtime=runtime,
             volumes=self._volumes,
+            files=PodFiles(settings.root_directory),
             objects=objects,
             images=Images(
                 runtime=runtime,

@@ -28,6 +28,7 @@ from edgehive.edge.pods_actions import (
 from edgehive.edge.pods_build import container_spec, log_directory_name, sandbox_spec
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
+from edgehive.edge.pods_files import PodFiles
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_prober import PodProber
@@ -55,6 +56,7 @@ class Tools:
 
     runtime: Runtime
     volumes: VolumeManager
+    files: PodFiles
     objects: PodObjects
     images: Images
     writer: StatusWriter
@@ -157,6 +159,8 @@ class PodWorker:
         except (RuntimeFailure, Transient, StorageError):
             self._observe = True
             raise
+        if self._tools.runtime.has_own_files:
+            containers = self._tools.files.with_messages(self.core.pod, containers)
         self.core.receive_observed(sandboxes, containers)
 
     def _sync_probes(self, group: asyncio.TaskGroup) -> None:
@@ -289,6 +293,9 @@ class PodWorker:
         env = build_env(pod, one, objects, self._facts(), base)
         mounts = tools.volumes.mounts(pod, one, dict(env))
         sandbox = self.core.sandbox
+        shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
+        if tools.runtime.has_own_files:
+            mounts += tools.files.mounts(pod, one, action.attempt, shared, self._facts().pod_ip)
         spec = container_spec(
             pod,
             one,
@@ -298,7 +305,6 @@ class PodWorker:
             mounts=mounts,
             node=tools.node,
         )
-        shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
         (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
         container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
         self._event("Created", f"Created container: {one.name}", container=one.name)
@@ -345,6 +351,8 @@ class PodWorker:
     async def _remove(self, action: RemoveContainer) -> None:
         info = next((c for c in self.core.containers if c.id == action.container_id), None)
         await self._tools.runtime.remove_container(action.container_id)
+        if info is not None:
+            self._tools.files.forget(self.core.pod.uid, info)
         if info is not None and info.log_path:
             path = Path(info.log_path)
             if self._tools.settings.log_directory in path.parents:

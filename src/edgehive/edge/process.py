@@ -89,6 +89,10 @@ class ProcessRuntime:
         self._private = False
         self._shim = Path()
 
+    @property
+    def has_own_files(self) -> bool:
+        return False
+
     # --- state ------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
