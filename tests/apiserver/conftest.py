@@ -15,6 +15,7 @@ from edgehive.apiserver.context import LOCAL, Call, Clock, Selection, User
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.local import LocalApi
 from edgehive.apiserver.registry import Registry
+from edgehive.apiserver.signer import LocalSigner
 from edgehive.apiserver.subresources import Subresources
 from edgehive.apiserver.tokens import Tokens
 from edgehive.apiserver.watches import WatchRequest
@@ -44,7 +45,7 @@ class Cluster:
             token=draw,
             root_ca="CA",
         )
-        self.tokens = Tokens(_key, self.clock.new_id)
+        self.tokens = Tokens(LocalSigner(_key), self.clock.new_id)
         self.subresources = Subresources(registry=self.registry, tokens=self.tokens)
         self.api = LocalApi(self.registry, self.subresources)
 

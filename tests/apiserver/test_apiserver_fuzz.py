@@ -200,10 +200,7 @@ def test_any_body_of_a_subresource_is_answered(new_cluster, body, sub):
             case "eviction":
                 await attempt(subs.evict(cluster.call("pods/eviction", "p"), body_))
             case "token":
-                try:
-                    subs.issue_token(cluster.call("serviceaccounts/token", "default"), body_)
-                except ApiStatus as exc:
-                    refusal(exc)
+                await attempt(subs.issue_token(cluster.call("serviceaccounts/token", "default"), body_))
         await cluster.storage.close()
 
     asyncio.run(run())

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import datetime
 import json
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehive.aio.http import Request
-from edgehive.aio.pki import new_key
+from edgehive.aio.pki import key_pem, new_key
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.authn import impersonated, parse_token_file
 from edgehive.apiserver.authz import Authorizer, static_bindings
@@ -20,6 +21,7 @@ from edgehive.apiserver.nodeauthz import check_mirror
 from edgehive.apiserver.paths import Target, parse_target
 from edgehive.apiserver.protobuf import ProtobufDecoder
 from edgehive.apiserver.rules import Attributes
+from edgehive.apiserver.signer import ChildSigner, LocalSigner, SignerError
 from edgehive.apiserver.tokens import Bound, Tokens
 from edgehive.kit.errors import UserError
 from edgehive.kube.status import ApiStatus
@@ -98,25 +100,25 @@ def test_nothing_acceptable_is_406():
 
 
 def make_tokens() -> Tokens:
-    return Tokens(new_key, lambda: "id")
+    return Tokens(LocalSigner(new_key), lambda: "id")
 
 
-def test_a_token_says_what_it_was_made_for():
+async def test_a_token_says_what_it_was_made_for():
     tokens = make_tokens()
     bound = Bound("ns", "sa", "uid", "Pod", "p", "pod-uid", "n1", "node-uid")
-    token, seconds = tokens.issue(bound, tokens.audiences, 600, NOW)
-    claims = tokens.verify(token, NOW)
+    token, seconds = await tokens.issue(bound, tokens.audiences, 600, NOW)
+    claims = await tokens.verify(token, NOW)
     assert seconds == 600
     assert claims.bound == bound
     assert claims.user().name == "system:serviceaccount:ns:sa"
     assert claims.user().extra["authentication.kubernetes.io/node-name"] == ["n1"]
-    assert tokens.verify(token, NOW + datetime.timedelta(seconds=601)) is None
+    assert await tokens.verify(token, NOW + datetime.timedelta(seconds=601)) is None
 
 
-def test_only_our_own_unchanged_tokens_verify():
+async def test_only_our_own_unchanged_tokens_verify():
     tokens, other = make_tokens(), make_tokens()
-    token, _ = tokens.issue(Bound("ns", "sa", "uid"), tokens.audiences, 600, NOW)
-    assert other.verify(token, NOW) is None
+    token, _ = await tokens.issue(Bound("ns", "sa", "uid"), tokens.audiences, 600, NOW)
+    assert await other.verify(token, NOW) is None
     head, payload, signature = token.split(".")
     forged = json.loads(base64.urlsafe_b64decode(payload + "=="))
     forged["kubernetes.io"]["namespace"] = "kube-system"
@@ -128,17 +130,49 @@ def test_only_our_own_unchanged_tokens_verify():
         f"{none}.{payload}.",
         f"{head}.{payload}.{'A' * 86}",
         f"{head}.{payload}",
+        f"{head}.{payload}.é",
     ):
-        assert tokens.verify(bad, NOW) is None
+        assert await tokens.verify(bad, NOW) is None
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_token_reader(text):
-    assert TOKENS.verify(text, NOW) is None
-    assert TOKENS.verify(f"e30.{text}.e30", NOW) is None
+    async def run() -> None:
+        assert await TOKENS.verify(text, NOW) is None
+        assert await TOKENS.verify(f"e30.{text}.e30", NOW) is None
+
+    asyncio.run(run())
 
 
 TOKENS = make_tokens()
+
+
+async def test_a_key_in_another_process_signs_as_one_in_this(tmp_path):
+    key = new_key()
+    path = tmp_path / "sa.key"
+    path.write_bytes(key_pem(key))
+    here, there = LocalSigner(lambda: key), ChildSigner(path)
+    assert await there.key_id() == await here.key_id()
+    signature = await there.sign(b"data")
+    assert await here.verify(b"data", signature)
+    assert await there.verify(b"data", await here.sign(b"data"))
+    assert not await there.verify(b"other", signature)
+    there._child.kill()  # as when it was idle for too long
+    await there._child.wait()
+    assert await there.verify(b"data", signature)
+    async with asyncio.TaskGroup() as group:
+        many = [group.create_task(there.sign(b"%d" % i)) for i in range(10)]
+        group.create_task(there.sign(b"nobody waits")).cancel()
+    for i, task in enumerate(many):
+        assert await here.verify(b"%d" % i, task.result())
+    await there.close()
+
+
+async def test_a_missing_key_is_an_error_not_a_wrong_token(tmp_path):
+    signer = ChildSigner(tmp_path / "missing")
+    with pytest.raises(SignerError):
+        await signer.sign(b"data")
+    await signer.close()
 
 
 def test_token_files():

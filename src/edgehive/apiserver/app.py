@@ -43,6 +43,7 @@ from edgehive.apiserver.pki import PkiDir
 from edgehive.apiserver.registry import Registry
 from edgehive.apiserver.resources import Resources
 from edgehive.apiserver.reviews import Reviews
+from edgehive.apiserver.signer import ChildSigner
 from edgehive.apiserver.subresources import Subresources
 from edgehive.apiserver.tokens import Tokens
 from edgehive.kit.errors import StorageError, UserError
@@ -93,6 +94,8 @@ class ApiServer:
         self._rng = rng or random.SystemRandom()
         self.storage = Storage(log_ or SqliteLog(options.directory / "state.db"))
         self.catalog = Catalog(BUILTIN)
+        self._signer = ChildSigner(self.pki.key("sa"))
+        self._tokens = Tokens(self._signer, clock.new_id)
         self._admission = Admission(
             storage=self.storage, clock=clock, token=self._token, service_network=options.service_network
         )
@@ -146,12 +149,14 @@ class ApiServer:
             )
         finally:
             self._ready = False
+            await self._signer.close()
             await self.storage.close()
 
     async def close(self) -> None:
         """Release everything of a server that was started but never run."""
         if self._http is not None:
             await self._http.close()
+        await self._signer.close()
         await self.storage.close()
 
     def local_api(self) -> LocalApi:
@@ -167,15 +172,12 @@ class ApiServer:
     def _token(self, length: int) -> str:
         return "".join(self._rng.choice(_NAME_LETTERS) for _ in range(length))
 
-    def _tokens(self) -> Tokens:
-        return Tokens(self.pki.signing_key, self.clock.new_id)
-
     def _subresources(self) -> Subresources:
-        return Subresources(registry=self.registry, tokens=self._tokens())
+        return Subresources(registry=self.registry, tokens=self._tokens)
 
     def _face(self) -> Face:
         authenticator = Authenticator(
-            storage=self.storage, tokens=self._tokens(), now=self.clock.now, static=self._static_tokens()
+            storage=self.storage, tokens=self._tokens, now=self.clock.now, static=self._static_tokens()
         )
         authorizer = Authorizer(storage=self.storage, bindings=static_bindings())
         metrics = Metrics()

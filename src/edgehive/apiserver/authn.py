@@ -62,7 +62,7 @@ class Authenticator:
         self._now = now
         self._static = dict(static or {})
 
-    def authenticate(self, request: Request) -> User:
+    async def authenticate(self, request: Request) -> User:
         """Return the user; anonymous when nothing is presented.
 
         Raises:
@@ -79,10 +79,10 @@ class Authenticator:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
             raise unauthorized()
-        user, _ = self.check_token(token.strip())
+        user, _ = await self.check_token(token.strip())
         return user
 
-    def check_token(self, token: str) -> tuple[User, tuple[str, ...]]:
+    async def check_token(self, token: str) -> tuple[User, tuple[str, ...]]:
         """Return the user of a bearer token, and its audiences.
 
         Raises:
@@ -92,7 +92,7 @@ class Authenticator:
         for known, user in self._static.items():
             if hmac.compare_digest(known, digest):
                 return user, self._tokens.audiences
-        claims = self._tokens.verify(token, self._now())
+        claims = await self._tokens.verify(token, self._now())
         if claims is None or not self._alive(claims):
             raise unauthorized()
         if not set(claims.audiences) & set(self._tokens.audiences):

@@ -94,7 +94,7 @@ class Face:
         log.log(level, "%s %s -> %d in %.0f ms", verb, safe_label(request.path), code, took * 1000)
 
     async def _route(self, request: Request, target: Target | None, verb: str) -> Response:
-        user = self._user(request)
+        user = await self._user(request)
         if target is None:
             return self._other(request, user, verb)
         self._authorizer.require(user, self._action(request, target, verb))
@@ -103,8 +103,8 @@ class Face:
             return await self._resources.review(request, review, user, self._reviews)
         return await self._resources.answer(request, target, verb, user)
 
-    def _user(self, request: Request) -> User:
-        user = self._authenticator.authenticate(request)
+    async def _user(self, request: Request) -> User:
+        user = await self._authenticator.authenticate(request)
         other = impersonated(request)
         if other is None:
             return user

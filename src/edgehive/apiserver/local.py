@@ -79,7 +79,7 @@ class LocalApi:
                 case "eviction":
                     return await self._subresources.evict(call, obj)
                 case "token":
-                    return self._subresources.issue_token(call, obj)
+                    return await self._subresources.issue_token(call, obj)
                 case _:
                     raise missing_subresource()
         except StorageError as exc:

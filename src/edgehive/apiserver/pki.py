@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
     from edgehive.aio.pki import KeyPair
 
 _CLIENTS = {
@@ -86,16 +84,6 @@ class PkiDir:
         until, *known = self.names_file.read_text("ascii").split()
         expiry = datetime.datetime.fromisoformat(until)
         return now + _RENEW > expiry or not {*names, *_ALWAYS} <= set(known)
-
-    def signing_key(self) -> "EllipticCurvePrivateKey":
-        """Load the key that signs service-account tokens."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = serialization.load_pem_private_key(self.key("sa").read_bytes(), None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError(f"{self.key('sa')} must hold an elliptic-curve key")
-        return key
 
 
 def make(directory: PkiDir, names: Sequence[str], now: datetime.datetime) -> None:

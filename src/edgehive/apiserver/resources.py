@@ -52,7 +52,7 @@ class Resources:
         if request.method != "POST":
             raise not_allowed()
         body = as_object(await self._bodies.read(request) or {})
-        return respond(reviews.answer(kind, user, body), choose(request, transforms=False), status=201)
+        return respond(await reviews.answer(kind, user, body), choose(request, transforms=False), status=201)
 
     async def answer(self, request: Request, target: Target, verb: str, user: User) -> Response:
         """Answer a request for a resource; raises `ApiStatus`."""
@@ -217,7 +217,9 @@ class Resources:
             case "eviction", "create":
                 return respond(await subs.evict(call, await self._bodies.require(request)), form, status=201)
             case "token", "create":
-                return respond(subs.issue_token(call, await self._bodies.require(request)), form, status=201)
+                return respond(
+                    await subs.issue_token(call, await self._bodies.require(request)), form, status=201
+                )
             case "scale" | "binding" | "eviction" | "token", _:
                 raise not_allowed()
             case _:

@@ -17,7 +17,7 @@ class Reviews:
         self._authenticator = authenticator
         self._authorizer = authorizer
 
-    def answer(self, kind: str, user: User, body: Object) -> bytes:
+    async def answer(self, kind: str, user: User, body: Object) -> bytes:
         """Answer one review; raises `ApiStatus`."""
         spec = body.get("spec") or {}
         if not isinstance(spec, dict):
@@ -27,11 +27,11 @@ class Reviews:
             if kind in {"SelfSubjectReview", "TokenReview"}
             else "authorization.k8s.io"
         )
-        status = self._status(kind, user, spec)
+        status = await self._status(kind, user, spec)
         answer = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None}}
         return encode(answer | ({"spec": spec} if kind != "SelfSubjectReview" else {}) | {"status": status})
 
-    def _status(self, kind: str, user: User, spec: dict[str, Any]) -> dict[str, Any]:
+    async def _status(self, kind: str, user: User, spec: dict[str, Any]) -> dict[str, Any]:
         match kind:
             case "SelfSubjectAccessReview":
                 return self._access(user, spec)
@@ -45,7 +45,7 @@ class Reviews:
             case "SelfSubjectReview":
                 return {"userInfo": _user_info(user)}
             case _:
-                return self._token(spec)
+                return await self._token(spec)
 
     def _access(self, user: User, spec: dict[str, Any]) -> dict[str, Any]:
         resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
@@ -66,9 +66,9 @@ class Reviews:
             "incomplete": False,
         }
 
-    def _token(self, spec: dict[str, Any]) -> dict[str, Any]:
+    async def _token(self, spec: dict[str, Any]) -> dict[str, Any]:
         try:
-            user, audiences = self._authenticator.check_token(str(spec.get("token") or ""))
+            user, audiences = await self._authenticator.check_token(str(spec.get("token") or ""))
         except ApiStatus:
             return {"authenticated": False, "error": "invalid bearer token"}
         wanted = [a for a in spec.get("audiences") or audiences if a in audiences]

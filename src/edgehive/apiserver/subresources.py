@@ -118,7 +118,7 @@ class Subresources:
 
     # -- tokens
 
-    def issue_token(self, call: Call, body: Object) -> bytes:
+    async def issue_token(self, call: Call, body: Object) -> bytes:
         """Answer a ``TokenRequest`` for a service account; raises `ApiStatus`."""
         account = decode(self._registry.get(call))["metadata"]
         if body.get("kind", "TokenRequest") != "TokenRequest":
@@ -141,7 +141,7 @@ class Subresources:
             call.namespace, call.name, account["uid"], *self._bound(call, spec.get("boundObjectRef"))
         )
         now = self._registry.clock.now()
-        token, expires = self._tokens.issue(bound, audiences, seconds, now)
+        token, expires = await self._tokens.issue(bound, audiences, seconds, now)
         answer: Object = {
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",

@@ -6,14 +6,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from edgehive.apiserver.context import User
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from edgehive.apiserver.signer import Signer
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _PROJECTED = 3607  # what the injected pod volumes ask for: such tokens live on while old clients catch up
@@ -72,35 +70,19 @@ def _unb64(text: bytes) -> bytes:
 
 
 class Tokens:
-    """Issues and verifies tokens. The key is loaded on first use: `cryptography` weighs 10 MB."""
+    """Issues and verifies tokens."""
 
     def __init__(
-        self,
-        key: Callable[[], "EllipticCurvePrivateKey"],
-        new_id: Callable[[], str],
-        audiences: Sequence[str] = (ISSUER,),
+        self, signer: Signer, new_id: Callable[[], str], audiences: Sequence[str] = (ISSUER,)
     ) -> None:
-        self._load = key
-        self._key: EllipticCurvePrivateKey | None = None
+        self._signer = signer
         self._new_id = new_id
         self._verified: dict[bytes, Claims] = {}
         self.audiences = tuple(audiences)
 
-    @property
-    def _private(self) -> "EllipticCurvePrivateKey":
-        if self._key is None:
-            self._key = self._load()
-        return self._key
-
-    def key_id(self) -> str:
-        """A name for the signing key: the hash of its public half."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        public = self._private.public_key()
-        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return _b64(hashlib.sha256(der).digest()).decode()
-
-    def issue(self, bound: Bound, audiences: Sequence[str], seconds: int, now: datetime) -> tuple[str, int]:
+    async def issue(
+        self, bound: Bound, audiences: Sequence[str], seconds: int, now: datetime
+    ) -> tuple[str, int]:
         """Return a token and the seconds after which its holder should have a new one."""
         begin = int(now.timestamp())
         lifetime = seconds
@@ -125,25 +107,18 @@ class Tokens:
             "nbf": begin,
             "sub": f"system:serviceaccount:{bound.namespace}:{bound.account}",
         }
-        return self._sign(claims), seconds
-
-    def _sign(self, claims: dict[str, Any]) -> str:
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec, utils
-
-        head = _b64(msgspec.json.encode({"alg": "ES256", "kid": self.key_id()}))
+        head = _b64(msgspec.json.encode({"alg": "ES256", "kid": await self._signer.key_id()}))
         signed = head + b"." + _b64(msgspec.json.encode(claims))
-        r, s = utils.decode_dss_signature(self._private.sign(signed, ec.ECDSA(hashes.SHA256())))
-        return (signed + b"." + _b64(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
+        return (signed + b"." + _b64(await self._signer.sign(signed))).decode(), seconds
 
-    def verify(self, token: str, now: datetime) -> Claims | None:
+    async def verify(self, token: str, now: datetime) -> Claims | None:
         """Return what a token says if we signed it and it is valid now; the bound objects are not looked at."""
-        if len(token) > 16384 or token.count(".") != 2:
+        if len(token) > 16384 or token.count(".") != 2 or not token.isascii():
             return None
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
         if claims is None:
-            claims = self._read(token)
+            claims = await self._read(token.encode())
             if claims is None:
                 return None
             if len(self._verified) >= _CACHE:
@@ -151,31 +126,17 @@ class Tokens:
             self._verified[digest] = claims
         return claims if claims.expires > now.timestamp() else None
 
-    def _read(self, token: str) -> Claims | None:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec, utils
-
+    async def _read(self, token: bytes) -> Claims | None:
+        signed, _, signature = token.rpartition(b".")
+        head, _, payload = signed.partition(b".")
         try:
-            head, payload, signature = (part for part in token.encode("ascii").split(b"."))
-            if msgspec.json.decode(_unb64(head)).get("alg") != "ES256":
+            header, raw = msgspec.json.decode(_unb64(head)), _unb64(signature)
+            if not isinstance(header, dict) or header.get("alg") != "ES256":
                 return None
-            raw = _unb64(signature)
-            if len(raw) != 64:
+            if header.get("kid") != await self._signer.key_id() or not await self._signer.verify(signed, raw):
                 return None
-            der = utils.encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
-            public = self._private.public_key()
-            public.verify(der, head + b"." + payload, ec.ECDSA(hashes.SHA256()))
             return self._claims(msgspec.json.decode(_unb64(payload)))
-        except (
-            InvalidSignature,
-            ValueError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            binascii.Error,
-            msgspec.DecodeError,
-        ):
+        except (ValueError, AttributeError, KeyError, TypeError, binascii.Error, msgspec.DecodeError):
             return None
 
     @staticmethod
