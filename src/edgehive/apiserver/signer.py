@@ -110,6 +110,7 @@ class ChildSigner:
                     str(self._path),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is the server's business; the child ends with its input
                 )
             stdin, stdout = self._child.stdin, self._child.stdout
             assert stdin is not None
