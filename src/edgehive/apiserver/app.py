@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import random
+import socket
 import ssl
 import subprocess
 import sys
@@ -49,7 +50,7 @@ from edgehive.apiserver.tokens import Tokens
 from edgehive.kit.errors import StorageError, UserError
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.meta import decode_partial
-from edgehive.kube.refs import CRDS, EVENTS
+from edgehive.kube.refs import CRDS, EVENTS, is_dns_subdomain
 from edgehive.kube.status import ApiStatus
 from edgehive.store.log import Log
 
@@ -218,7 +219,9 @@ class ApiServer:
     async def _certificates(self) -> None:
         host = self.options.host
         first = str(ipaddress.ip_network(self.options.service_network)[1])
-        names = [*self.options.names, first, *([] if host in {"", "0.0.0.0", "::"} else [host])]  # noqa: S104
+        anywhere = host in {"", "0.0.0.0", "::"}  # noqa: S104 - a comparison
+        own = await _own_names() if anywhere else [host]
+        names = [*self.options.names, first, *own]
         if not self.pki.needs(names, self.clock.now()):
             return
         command = [sys.executable, "-m", "edgehive.apiserver.pki", str(self.pki.path), *names]
@@ -273,3 +276,14 @@ def _is_older(raw: bytes, limit: datetime) -> bool:
         return False
     last = parse_time(decode(raw).get("lastTimestamp"))
     return last is None or last < limit
+
+
+async def _own_names() -> list[str]:
+    """This machine's name and addresses, as far as it knows them."""
+    name = socket.gethostname().lower()
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    addresses = sorted({str(entry[4][0]).partition("%")[0] for entry in found})
+    return [*([name] if is_dns_subdomain(name) else []), *addresses]
