@@ -146,6 +146,10 @@ def test_moving_from_client_side_to_server_side_apply():
     assert note["spec"]["replicas"] == 3
     with pytest.raises(ApiStatus):
         apply(live, deployment(3), manager="not-kubectl")
+    scaled = copy.deepcopy(live)
+    scaled["spec"]["replicas"] = 7
+    with pytest.raises(ApiStatus, match=r'conflict with "scaler" using apps/v1: \.spec\.replicas$'):
+        apply(update(live, scaled, manager="scaler"), deployment(3))
 
 
 def test_ordinary_writes_own_what_they_change():

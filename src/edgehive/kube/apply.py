@@ -111,18 +111,20 @@ def server_side_apply(
             api_version=api_version,
         )
     except _Conflicts as conflicts:
-        if manager == "kubectl" and conflicts.paths() <= _last_applied(live_obj, schema):
-            return _apply(
-                live_obj,
-                wanted,
-                _decode(live_obj),
-                me=me,
-                force=True,
-                schema=schema,
-                now=now,
-                api_version=api_version,
-            )
-        raise conflicts.status() from None
+        allowed = _last_applied(live_obj, schema) if manager == "kubectl" else set()
+        refused = [(who, path) for who, path in conflicts.found if path not in allowed]
+        if refused:
+            raise _Conflicts(refused).status() from None
+        return _apply(
+            live_obj,
+            wanted,
+            _decode(live_obj),
+            me=me,
+            force=True,
+            schema=schema,
+            now=now,
+            api_version=api_version,
+        )
 
 
 def _ignored(given: Iterable[str] | None, schema: Schema, subresource: str) -> frozenset[str]:
@@ -135,9 +137,6 @@ class _Conflicts(Exception):
     def __init__(self, found: list[tuple[Manager, Path]]) -> None:
         super().__init__()
         self.found = found
-
-    def paths(self) -> Paths:
-        return {path for _, path in self.found}
 
     def status(self) -> ApiStatus:
         found = sorted(self.found, key=lambda c: (c[0].describe(), c[1]))
@@ -188,6 +187,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _last_applied(live: Mapping[str, Any], schema: Schema) -> Paths:
+    """Return what kubectl applied on the client's side and nobody has changed since: it may take that over."""
     text = ((live.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
     if not isinstance(text, str):
         return set()
@@ -195,7 +195,10 @@ def _last_applied(live: Mapping[str, Any], schema: Schema) -> Paths:
         last = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return set()
-    return with_parents(field_set(schema, last)) if isinstance(last, dict) else set()
+    if not isinstance(last, dict):
+        return set()
+    since = compare(schema, last, live)
+    return field_set(schema, last) - since.modified - since.added - since.removed
 
 
 def _apply(
