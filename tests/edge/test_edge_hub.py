@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -90,7 +91,7 @@ class Edge:
         self.hub.on_connection(self.links.put_nowait)
 
     async def linked(self, up: bool = True) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while await self.links.get() != up:
                 pass
 
@@ -493,7 +494,7 @@ async def test_a_cloud_with_another_ca_is_not_trusted(
 
 
 async def _until(met: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not met():
             await asyncio.sleep(0.005)
 
@@ -523,14 +524,14 @@ async def test_receivers_that_do_not_keep_up_stop_the_reading(cloud: Any, config
         if len(got) == 3001:
             done.set()
 
-    async with running(config, ping=0.02, dead_after=0.1) as edge:
+    async with running(config, ping=0.2, dead_after=1.0) as edge:
         edge.hive.add(Module("twin", slow, frozenset({"twin"}), capacity=1))
         await edge.linked()
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(_flood(cloud, 3000))
             await _until(lambda: edge.hub.paused)
             assert len(edge.hub._inbound) < 400
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1.2)
             assert edge.hub.connected, "silence that we cause ourselves is not the cloud's"
             gate.set()
             async with asyncio.timeout(10):
@@ -548,10 +549,16 @@ async def _flood(cloud: Any, count: int) -> None:
 async def test_a_cloud_that_takes_no_data_is_left_and_nothing_kept_is_lost(
     cloud: Any, config: EdgeCoreConfig
 ) -> None:
-    async with running(config, write_deadline=0.2) as edge:
+    async with running(config, write_deadline=1.0) as edge:
         await edge.linked()
         cloud.connections[0].transport.pause_reading()
-        patch = msgspec.json.encode({"status": {"message": "y" * 3_000_000}})
+        # small kernel buffers, so that little is enough to fill them
+        edge.hub._connection._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+        )
+        cloud_socket = cloud.connections[0].transport.get_extra_info("socket")
+        cloud_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        patch = msgspec.json.encode({"status": {"message": "y" * 500_000}})
         async with asyncio.TaskGroup() as group:
             for n in range(12):
                 group.create_task(edge.meta.patch_pod_status("default", f"p{n}", "u", patch))

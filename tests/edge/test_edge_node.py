@@ -272,7 +272,7 @@ class Cluster:
         return Failed(status) if status is not None else None
 
     async def until(self, met: Callable[[], Any]) -> None:
-        async with asyncio.timeout(5), self.changed:
+        async with asyncio.timeout(15), self.changed:
             await self.changed.wait_for(met)
 
     async def node(self) -> Reply:

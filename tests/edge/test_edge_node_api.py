@@ -23,7 +23,7 @@ async def serving(port: int = 0) -> AsyncIterator[LocalHttp]:
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not server.port:
                 await asyncio.sleep(0.001)
         yield server
