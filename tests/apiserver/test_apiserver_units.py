@@ -3,6 +3,7 @@ import base64
 import datetime
 import json
 import struct
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from edgehive.aio.storage import Storage
 from edgehive.apiserver.authn import impersonated, parse_token_file
 from edgehive.apiserver.authz import Authorizer, static_bindings
 from edgehive.apiserver.catalog import version_rank
+from edgehive.apiserver.codec import decode_json, decode_yaml
 from edgehive.apiserver.context import User
 from edgehive.apiserver.kinds import qos_class
 from edgehive.apiserver.negotiate import choose
@@ -94,6 +96,32 @@ def test_nothing_acceptable_is_406():
     with pytest.raises(ApiStatus) as caught:
         choose(Request("GET", "/", headers={"accept": "text/html"}))
     assert caught.value.code == 406
+
+
+# -- bodies
+
+
+def test_yaml_is_read_as_json():
+    text = b"{1: a, b: 2020-01-01, c: 0x10, d: yes}"
+    assert decode_yaml(b"x: " + text) == {"x": {"1": "a", "b": "2020-01-01", "c": 16, "d": True}}
+    for bad in (
+        b"a: [",
+        b"? [a]\n: b",
+        b"a: !!python/object:os.system x",
+        b"yes: 1",
+        b"\xff",
+        b"a: &x 1\nb: *x\n",
+    ):
+        with pytest.raises(ApiStatus) as caught:
+            decode_yaml(bad)
+        assert caught.value.code == 400
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_break_the_body_readers(data):
+    for read in (decode_yaml, decode_json):
+        with suppress(ApiStatus):
+            read(data)
 
 
 # -- tokens

@@ -46,7 +46,8 @@ class SqliteLog:
             db = self._open()
             row = db.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
         except sqlite3.Error as exc:
-            raise StorageError(f"{self._path}: {exc}") from exc
+            hint = "; does another control plane use it?" if "locked" in str(exc) else ""
+            raise StorageError(f"{self._path}: {exc}{hint}") from exc
         return int(row[0]), self._rows(db)
 
     def _rows(self, db: sqlite3.Connection) -> Iterator[Entry]:

@@ -56,8 +56,9 @@ def decode_yaml(body: bytes) -> Any:
             for token in yaml.scan(body, Loader=_Loader):
                 if isinstance(token, yaml.AliasToken):
                     raise bad_request("YAML aliases are not accepted")
-        return yaml.load(body, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as exc:
+        value = yaml.load(body, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return msgspec.json.decode(encode(value))  # keys become text, only what JSON knows is left
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, OverflowError) as exc:
         raise bad_request(f"error converting YAML to JSON: {exc}") from exc
 
 
