@@ -58,6 +58,13 @@ def test_file_is_laid_over_the_defaults() -> None:
         ),
         ("modules: {edgeHub: {quic: {enable: true}}}", "modules.edgeHub.quic.enable"),
         ("modules: {edgeHub: {websocket: {server: nowhere}}}", "modules.edgeHub.websocket.server"),
+        (
+            "modules: {edged: {tailoredKubeletConfig: {containerRuntimeEndpoint: 'tcp://x'}}}",
+            "modules.edged.tailoredKubeletConfig.containerRuntimeEndpoint",
+        ),
+        ("modules: {edged: {defaultPodNetwork: bridge}}", "modules.edged.defaultPodNetwork"),
+        ("modules: {edgeHub: {httpServer: 'http://x'}}", "modules.edgeHub.httpServer"),
+        ("database: {driverName: mysql}", "database.driverName"),
         ("kind: CloudCore", "kind"),
     ],
 )

@@ -164,7 +164,7 @@ def _validate(config: EdgeCoreConfig, origin: str) -> list[str]:
             "must start with https://",
         ),
         (
-            kubelet.container_runtime_endpoint.startswith(("unix://", "process://")),
+            kubelet.container_runtime_endpoint.startswith(("unix://", "process://", "/")),
             "modules.edged.tailoredKubeletConfig.containerRuntimeEndpoint",
             "must be unix://SOCKET (a CRI runtime) or process:// (host processes)",
         ),
