@@ -4,9 +4,11 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,7 @@ def test_crashes_back_off_and_the_count_goes_on(edged: EdgedProcess) -> None:
     assert status["phase"] == "Running"
     assert status["containerStatuses"][0]["restartCount"] == 1
     assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
+    assert any(e[1] == "BackOff" and e[2].startswith("Back-off restarting") for e in edged.got()["events"])
     assert "back-off 10s restarting failed container=c pod=crash_default(uid-crash)" in waiting()["message"]
 
 
@@ -327,3 +330,44 @@ def test_hosts_and_last_words(tmp_path: Path, containerd: Containerd) -> None:
         assert list((edged.base / "root" / "pods").iterdir()) == []
     finally:
         edged.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is a tmpfs")
+def test_a_full_disk_holds_what_cannot_be_written_and_nothing_else(tmp_path: Path) -> None:
+    edged = EdgedProcess(tmp_path / "edged", "process://")
+    root = edged.base / "root"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(root)], check=True)
+    data = {"a": "x" * 400_000}
+    edged.want["objects"] = [["configmap", "default", "cm", {"data": data}]]
+    volumes = [{"name": "v", "configMap": {"name": "cm"}}]
+    big = make_pod("big", container("c", LOOP), volumes=volumes)
+    edged.want["pods"] = [big, make_pod("small", container("c", LOOP))]
+    edged.write()
+    edged.start()
+    try:
+        edged.wait_running("small")
+        edged.wait("told", lambda: any("No space left" in e[2] for e in edged.got()["events"]))
+        data["a"] = "little"
+        edged.write()
+        before = edged.wait_running("big")
+        with suppress(OSError), (root / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(b"x" * 4096)
+        name = container_id(before).rpartition("/")[2]
+        pid = int((root / "process" / "containers" / name / "pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+
+        def waiting() -> str:
+            return str(edged.status("big")["containerStatuses"][0]["state"].get("waiting"))
+
+        edged.wait("the reason", lambda: "No space left" in waiting())
+        assert edged.status("small")["phase"] == "Running"
+        (root / "fill").unlink()
+        edged.wait("it goes on", lambda: edged.status("big")["containerStatuses"][0]["ready"], 30)
+        edged.want["pods"] = []
+        edged.write()
+        edged.wait("gone", lambda: edged.here() == [])
+    finally:
+        edged.kill()
+        subprocess.run(["umount", "-l", str(root)], check=False)

@@ -191,6 +191,11 @@ class PodCore:
         return ready[-1] if ready else None
 
     @property
+    def waiting(self) -> Mapping[str, Problem]:
+        """Why containers are being waited for, by name."""
+        return self._waiting
+
+    @property
     def mounted(self) -> bool:
         return self._mounted
 

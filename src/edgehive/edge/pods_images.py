@@ -89,7 +89,7 @@ class Images:
             try:
                 secret = await self._objects.get("secret", pod.metadata.namespace, name)
             except RuntimeFailure as exc:
-                log.warning("pull secret %s: %s", safe_label(name), safe_label(exc))
+                log.warning("pull secret %s: %s", safe_label(name), safe_label(str(exc)))
                 continue
             if secret is not None:
                 found += credentials(object_data("secret", secret), image)

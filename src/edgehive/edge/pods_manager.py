@@ -27,7 +27,7 @@ from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.backoff import Backoff
-from edgehive.kit.errors import EdgehiveError, ProtocolError, Transient
+from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class PodManager:
             try:
                 self._version = await self._runtime.version()
             except (Transient, RuntimeFailure) as exc:
-                log.warning("container runtime: %s", safe_label(exc, 300))
+                log.warning("container runtime: %s", safe_label(str(exc), 300))
                 await asyncio.sleep(backoff.next())
         log.info("container runtime %s %s", self._version.name, self._version.version)
         self._meta.subscribe_pods(self._on_pod)
@@ -197,7 +197,7 @@ class PodManager:
         try:
             pod = parse_pod(raw)
         except ProtocolError as exc:
-            log.warning("a pod is ignored: %s", safe_label(exc, 300))
+            log.warning("a pod is ignored: %s", safe_label(str(exc), 300))
             return None
         return pod if pod.spec.node_name in ("", self._node.name) else None
 
@@ -224,7 +224,7 @@ class PodManager:
                 await worker.run()
                 break
             except EdgehiveError as exc:
-                log.warning("pod %s: %s", pod.key, safe_label(exc, 300))
+                log.warning("pod %s: %s", pod.key, safe_label(str(exc), 300))
             except Exception:
                 log.exception("pod %s: unexpected; starting over", pod.key)
             worker.receive_runtime_change()
@@ -240,8 +240,11 @@ class PodManager:
 
     async def _relist(self) -> None:
         while True:
-            sandboxes = await self._runtime.list_sandboxes()
-            containers = await self._runtime.list_containers()
+            try:
+                sandboxes = await self._runtime.list_sandboxes()
+                containers = await self._runtime.list_containers()
+            except (RuntimeFailure, StorageError, ProtocolError) as exc:
+                raise Unreachable(f"the runtime cannot be listed: {exc}") from exc
             self._compare(sandboxes, containers)
             self._note_connection()
             self._relist_now.clear()
@@ -310,6 +313,8 @@ class PodManager:
                     worker.receive_runtime_change()
                 else:
                     self._relist_now.set()
+        except (RuntimeFailure, ProtocolError) as exc:
+            raise Unreachable(f"the runtime's events: {exc}") from exc
         finally:
             self._evented = False
         await asyncio.Event().wait()  # this runtime has no events

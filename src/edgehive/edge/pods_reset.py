@@ -50,4 +50,4 @@ async def _stop(runtime: Runtime, container_id: str, name: str, grace: float) ->
     try:
         await runtime.stop_container(container_id, grace)
     except RuntimeFailure as exc:
-        log.warning("container %s: %s", safe_label(name), safe_label(exc))
+        log.warning("container %s: %s", safe_label(name), safe_label(str(exc)))

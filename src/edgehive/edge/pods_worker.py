@@ -45,6 +45,7 @@ from edgehive.kit.text import safe_label
 log = logging.getLogger(__name__)
 
 _VOLUME_RETRY = 60.0
+_BACKOFFS = frozenset(("CrashLoopBackOff", "ImagePullBackOff"))
 _LEAST_GRACE = 2.0
 _HOOK_TIMEOUT = 600.0
 _INIT_POLL = 0.3  # init containers are short, and everything waits for them
@@ -76,6 +77,7 @@ class PodWorker:
         self._interrupt = asyncio.Event()
         self._observe = True
         self._refresh_at: float | None = None
+        self._backed_off: set[tuple[str, Problem]] = set()
         self._prober = PodProber(
             runtime=tools.runtime,
             report=lambda reason, message, name: self._event(reason, message, container=name, warning=True),
@@ -145,6 +147,7 @@ class PodWorker:
                 return
             if not self.core.gone:
                 self._tools.writer.put(self.core.pod, self.core.status)
+                self._tell_backoff()
             if actions:
                 await self._perform_all(actions)
             elif not await self._refresh_volumes(now):
@@ -170,9 +173,10 @@ class PodWorker:
 
     async def _sleep(self, now: float) -> None:
         times = [t for t in (self.core.deadline(), self._refresh_at) if t is not None]
+        times.append(now + self._tools.settings.resync_seconds)
         if self.core.initializing:
             times.append(now + _INIT_POLL)
-        delay = max(0.0, min(times) - now) if times else None
+        delay = max(0.0, min(times) - now)
         try:
             async with asyncio.timeout(delay):
                 await self._wake.wait()
@@ -364,6 +368,22 @@ class PodWorker:
     def _facts(self) -> PodFacts:
         sandbox = self.core.sandbox
         return PodFacts(self._tools.node, sandbox.ip if sandbox else "")
+
+    def _tell_backoff(self) -> None:
+        """Emit an event when a container has begun to be backed off from."""
+        waiting = {
+            (name, problem) for name, problem in self.core.waiting.items() if problem.reason in _BACKOFFS
+        }
+        for name, problem in waiting - self._backed_off:
+            one = self.core.pod.container(name)
+            meta = self.core.pod.metadata
+            if problem.reason == "ImagePullBackOff" and one is not None:
+                text = f'Back-off pulling image "{one.image}"'
+            else:
+                long_name = f"{meta.name}_{meta.namespace}({meta.uid})"
+                text = f"Back-off restarting failed container {name} in pod {long_name}"
+            self._event("BackOff", text, container=name, warning=True)
+        self._backed_off = waiting
 
     def _explain(self, action: Action, problem: Problem) -> None:
         match action:

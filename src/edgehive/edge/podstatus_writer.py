@@ -94,9 +94,11 @@ class StatusWriter:
             elif not reply.status.retryable:
                 # 404: the pod is gone and its removal is on the way. Anything else would be refused again as it
                 # is; the next change of the status is sent whole.
-                log.info("pod %s: status refused: %s", safe_label(entry.pod.key), safe_label(reply.status))
+                log.info(
+                    "pod %s: status refused: %s", safe_label(entry.pod.key), safe_label(str(reply.status))
+                )
         if entry.delete:
             entry.delete = False
             reply = await self._meta.delete_pod(meta.namespace, meta.name, uid)
             if not isinstance(reply, Ok):
-                log.info("pod %s: final delete: %s", safe_label(entry.pod.key), safe_label(reply.status))
+                log.info("pod %s: final delete: %s", safe_label(entry.pod.key), safe_label(str(reply.status)))

@@ -182,7 +182,11 @@ class ProcessRuntime:
             annotations=dict(spec.annotations),
         )
         guard_writes(lambda: Path(spec.log_directory).mkdir(parents=True, exist_ok=True))
-        self._state.save_sandbox(record)
+        try:
+            self._state.save_sandbox(record)
+        except StorageError:
+            self._state.remove_sandbox(record.id)
+            raise
         self._sandboxes[record.id] = record
         return record.id
 
@@ -423,7 +427,10 @@ class ProcessRuntime:
             record.finished_at = self._clock()
         else:
             record.reason = "Completed" if record.exit_code == 0 else "Error"
-        self._state.save_container(record)
+        try:
+            self._state.save_container(record)
+        except StorageError as exc:
+            log.warning("container %s has ended, which cannot be written down: %s", record.name, exc)
         return State.EXITED
 
     # --- the rest ---------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def guard_writes(write: Callable[[], object]) -> None:
     try:
         write()
     except OSError as exc:
-        raise RuntimeFailure("CreateContainerError", f"cannot write {exc.filename}: {exc.strerror}") from exc
+        what = exc.filename or "the container's files"
+        raise RuntimeFailure("CreateContainerError", f"cannot write {what}: {exc.strerror}") from exc
 
 
 def may_unshare() -> bool:

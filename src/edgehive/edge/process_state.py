@@ -113,4 +113,5 @@ def _write(path: Path, content: bytes) -> None:
             os.fsync(out.fileno())
         temporary.rename(path)
     except OSError as exc:
+        temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {exc.strerror}") from exc

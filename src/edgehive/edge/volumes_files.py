@@ -24,8 +24,29 @@ def write_files(directory: Path, files: Mapping[str, FileContent], group: int | 
     link = directory / DATA
     if link.is_symlink() and _shows(directory, files):
         return False
+    old = link.readlink().name if link.is_symlink() else ""
+    _remove_others(directory, {old})  # what a write that never completed has left
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + secrets.token_hex(5)
-    fresh = directory / stamp
+    try:
+        _write_all(directory / stamp, files, group)
+    except OSError:
+        shutil.rmtree(directory / stamp, ignore_errors=True)  # on a full disk it must not make things worse
+        raise
+    temporary = directory / "..data_tmp"
+    temporary.symlink_to(stamp)
+    temporary.rename(link)
+    tops = {path.partition("/")[0] for path in files}
+    for top in tops:
+        if not (directory / top).is_symlink():
+            (directory / top).symlink_to(f"{DATA}/{top}")
+    for entry in directory.iterdir():
+        if entry.is_symlink() and entry.name not in tops and entry.name != DATA:
+            entry.unlink()
+    _remove_others(directory, {stamp})
+    return True
+
+
+def _write_all(fresh: Path, files: Mapping[str, FileContent], group: int | None) -> None:
     fresh.mkdir(mode=0o755)
     for path, content in files.items():
         target = fresh / path
@@ -37,23 +58,14 @@ def write_files(directory: Path, files: Mapping[str, FileContent], group: int | 
             os.fchmod(descriptor, mode)
             if group is not None:
                 os.fchown(descriptor, -1, group)
-    old = link.readlink().name if link.is_symlink() else ""
-    temporary = directory / "..data_tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(stamp)
-    temporary.rename(link)
-    tops = {path.partition("/")[0] for path in files}
-    for top in tops:
-        if not (directory / top).is_symlink():
-            (directory / top).symlink_to(f"{DATA}/{top}")
+
+
+def _remove_others(directory: Path, keep: set[str]) -> None:
     for entry in directory.iterdir():
-        if entry.name in tops or entry.name in (DATA, stamp):
-            continue
-        if entry.is_symlink():
+        if entry.name == "..data_tmp":
             entry.unlink()
-        elif entry.name == old or entry.name.startswith(".."):
+        elif entry.name.startswith("..") and entry.name not in keep and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
-    return True
 
 
 def _shows(directory: Path, files: Mapping[str, FileContent]) -> bool:
