@@ -387,6 +387,23 @@ def test_a_runtime_that_lost_everything_counts_on_from_what_the_cluster_knows() 
     assert world.core.restart_count("c") == 2
 
 
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_a_container_that_was_created_but_never_started_does_not_count(ran_before: bool) -> None:
+    world = one()
+    world.settle()
+    if ran_before:
+        world.end("c", 1)
+        world.settle()
+    expected = world.core.restart_count("c")
+    at = world.containers.index(world.running("c")[0])
+    world.containers[at] = replace(world.containers[at], state=State.CREATED)
+    world.raw["status"] = {"phase": "Pending"}
+    world.boot()
+    world.settle()
+    assert [c.attempt for c in world.running("c")] == [expected]
+    assert not [c for c in world.containers if c.state is State.CREATED]
+
+
 def test_an_active_deadline_ends_the_pod() -> None:
     world = one(activeDeadlineSeconds=60)
     world.settle()

@@ -317,6 +317,9 @@ async def test_rows_that_are_not_pods_or_not_ours_are_passed_over(site: Site) ->
     site.meta.rows["default", "junk"] = {"metadata": {"name": "junk", "namespace": "default", "uid": "../x"}}
     other = make_pod("other", container("c", "x"), nodeName="edge2")
     site.meta.rows["default", "other"] = other
+    mirror = make_pod("mirror", container("c", "x"))
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    site.meta.rows["default", "mirror"] = mirror
     site.meta.put_pod(make_pod("a", container("c", "x")))
     async with site.edged() as manager:
         await until("it runs", lambda: site.phase("a") == "Running")

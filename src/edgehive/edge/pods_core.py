@@ -96,7 +96,8 @@ class PodCore:
         self.sandboxes = sorted(sandboxes, key=lambda s: (s.attempt, s.created_at))
         self.containers = sorted(containers, key=lambda c: (c.attempt, c.created_at))
         for info in self.containers:
-            self._remembered[info.name] = info
+            if info.state is not State.CREATED:
+                self._remembered[info.name] = info
 
     def receive_probes(
         self,
@@ -351,6 +352,10 @@ class PodCore:
         *,
         policy: str,
     ) -> None:
+        if info is not None and info.state is State.CREATED:
+            # An earlier edgecore was ended between creating and starting it: it never ran and does not count.
+            self._try_all(plan, [RemoveContainer(info.id)], now)
+            return
         known = self.latest(one.name)
         attempt = self.restart_count(one.name) + 1 if known or self._was_started(one.name) else 0
         if info is not None and info.state in (State.EXITED, State.UNKNOWN):
@@ -424,7 +429,7 @@ class PodCore:
         before: dict[str, ContainerInfo] = {}
         for info in self.containers:
             newest = latest.get(info.name)
-            if newest is not None and info.id != newest.id and info.state is not State.RUNNING:
+            if newest is not None and info.id != newest.id and info.state in (State.EXITED, State.UNKNOWN):
                 before[info.name] = info
         sandbox = self.sandbox
         ip = (sandbox.ip if sandbox else "") or str(

@@ -21,7 +21,7 @@ from edgehive.edge.pods_files import PodFiles
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
-from edgehive.edge.pods_spec import JsonObject, Metadata, Pod, Spec, parse_pod
+from edgehive.edge.pods_spec import MIRROR_ANNOTATION, JsonObject, Metadata, Pod, Spec, parse_pod
 from edgehive.edge.pods_worker import PodWorker, Tools
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
@@ -199,6 +199,8 @@ class PodManager:
         except ProtocolError as exc:
             log.warning("a pod is ignored: %s", safe_label(str(exc), 300))
             return None
+        if MIRROR_ANNOTATION in pod.metadata.annotations:
+            return None  # the cluster's picture of a static pod, not a wish
         return pod if pod.spec.node_name in ("", self._node.name) else None
 
     def _want(self, group: asyncio.TaskGroup, pod: Pod) -> None:
