@@ -1,12 +1,21 @@
 """The cloud's decisions for one node: gates, reconcile, takeover, what is recorded."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from wire_support import answer, content, down, gone, stamp, up
 
 from edgehive.wire.cloudnode import BACKLOG, CachedObject, CloudNode, Missing, Unknown, orphaned
 from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, decode_message, encode_message
-from edgehive.wire.objectsync import CreateSync, DeleteSync, RecordSync, SyncKey, SyncRecord, SyncWriter
+from edgehive.wire.objectsync import (
+    CreateSync,
+    DeleteSync,
+    RecordSync,
+    SyncKey,
+    SyncRecord,
+    SyncWriter,
+    reset_plan,
+)
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits, Verdict
 from edgehive.wire.session import NodeSession
@@ -369,6 +378,23 @@ def test_a_record_put_back_by_another_instance_is_put_right() -> None:
     )
     bench.later(0.5)
     assert bench.writes() == [RecordSync(SyncKey("edge-1", "default", "u1"), "9")]
+
+
+def test_a_record_set_to_zero_ends_the_session_and_sends_everything_again() -> None:
+    """A node joins anew, perhaps with an empty disk, while its old session is still thought alive."""
+    bench = Bench()
+    bench.caches.add("nginx", "u1", 5)
+    record = bench.caches.record("nginx", "u1", "3")
+    session = bench.connect()
+    (frame,) = bench.frames()
+    bench.ack(frame)
+    (reset,) = reset_plan([replace(record, version="5")])
+    bench.caches.known[:] = [replace(record, version=reset.version)]
+    bench.node.record_changed(bench.caches.known[0], 1.0)
+    assert session.closed == "the node joins anew"
+    bench.node.detach(session, 1.0)
+    bench.connect()
+    assert [f.resource_version for f in bench.frames()] == ["5"]
 
 
 def test_what_this_session_sent_counts_for_more_than_the_record() -> None:

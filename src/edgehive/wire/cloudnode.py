@@ -15,7 +15,7 @@ import msgspec
 
 from edgehive.wire import classify as cls
 from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
-from edgehive.wire.objectsync import SyncKey, SyncRecord, SyncWriter, valid_key
+from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
 from edgehive.wire.resource import NODE, POD, SECRET, format_resource
@@ -194,6 +194,13 @@ class CloudNode:
         if not self._loaded or record.key.node != self.node:
             return
         known = self._records.get(record.key)
+        if known is not None and record.version == RESET and parse_version(known.version):
+            # The node joins anew while its old session still seems to live; what that one has seen means nothing.
+            self._records[record.key] = record
+            self._owe(record.key)
+            if self.session is not None:
+                self.session.close("the node joins anew")
+            return
         if known is not None and parse_version(known.version) >= parse_version(record.version):
             self._records[record.key] = replace(known, resource_version=record.resource_version)
             # Another instance, still working off what an earlier session acknowledged, may have put an older
@@ -310,8 +317,7 @@ class CloudNode:
         session.registering = False
         for record in list(self._records.values()):
             if not session.pool.mark(_wire_name(record), record.key.uid):
-                self._owed = self._owed or set()
-                self._owed.add(record.key)
+                self._owe(record.key)
                 self._check(record, now)
 
     def _load(self) -> bool:
@@ -333,6 +339,10 @@ class CloudNode:
         self._checks.clear()
         self._checking.clear()
         self._confirmed.clear()
+
+    def _owe(self, key: SyncKey) -> None:
+        self._owed = self._owed or set()
+        self._owed.add(key)
 
     def _owes(self, key: SyncKey) -> bool:
         return self._owed is not None and key in self._owed

@@ -20,6 +20,9 @@ from edgehive.wire.outbound import parse_version
 
 API_VERSION = "reliablesyncs.kubeedge.io/v1alpha1"
 
+RESET: Final = "0"
+"""Recorded to have everything sent again; the original writes it into a new record, to the same effect."""
+
 _RETRY_SOON: Final = frozenset({0, 408, 409, 410, 429, 500, 502, 503, 504})
 
 
@@ -203,7 +206,7 @@ def reset_plan(records: Iterable[SyncRecord]) -> list[RecordSync]:
     Carry them out before the certificate is handed over. The records themselves stay: the disk may not be empty
     after all, and what was deleted since must still be deleted there.
     """
-    return [RecordSync(record.key, "0") for record in records if parse_version(record.version)]
+    return [RecordSync(record.key, RESET) for record in records if parse_version(record.version)]
 
 
 class SyncWriter:
