@@ -1,9 +1,10 @@
 """What every controller is given, and the few writes they share."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from edgehive.kube.meta import Meta
 from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import GVR, PODS
 from edgehive.kube.status import ApiStatus
+
+T = TypeVar("T")
 
 
 class Controller(Protocol):
@@ -89,3 +92,29 @@ class Context:
         informer = self.informers.find(gvr)
         if informer is not None:
             informer.note_written(raw)
+
+
+async def in_batches(items: Sequence[T], act: Callable[[T], Awaitable[None]]) -> None:
+    """Do `act` for every item, side by side in batches of 1, 2, 4, ... 16.
+
+    What is refused for one is mostly refused for all: the first batch with a failure is the last one.
+
+    Raises:
+        ApiStatus: the first failure.
+    """
+    failures: list[ApiStatus] = []
+
+    async def guarded(item: T) -> None:
+        try:
+            await act(item)
+        except ApiStatus as exc:
+            failures.append(exc)
+
+    start, size = 0, 1
+    while start < len(items) and not failures:
+        async with asyncio.TaskGroup() as group:
+            for item in items[start : start + size]:
+                group.create_task(guarded(item))
+        start, size = start + size, min(size * 2, 16)
+    if failures:
+        raise failures[0]

@@ -3,7 +3,7 @@
 import asyncio
 
 from edgehive.controllers.claims import Owner, claim
-from edgehive.controllers.context import Context
+from edgehive.controllers.context import Context, in_batches
 from edgehive.controllers.daemons import Fit, Placement, Plan, daemon_pod, fit, template_info
 from edgehive.controllers.objects import DaemonSet, controller_of, decode_daemonset, decode_node, decode_pod
 from edgehive.controllers.recorder import Subject
@@ -108,11 +108,13 @@ class DaemonSetController:
         """Carry out a plan; return when to look again at what must wait for its back-off."""
         subject = Subject(owner.api_version, owner.kind, owner.meta)
         again = self._due_failures(owner, plan)
-        for victim in plan.delete[:_BURST]:
+
+        async def delete(victim: Replica) -> None:
             if await self._context.delete_pod(victim.cached):
                 message = f"Deleted pod: {victim.cached.meta.name}"
                 self._recorder.event(subject, "Normal", "SuccessfulDelete", message)
-        for node in plan.create[:_BURST]:
+
+        async def create(node: str) -> None:
             body = daemon_pod(wanted.spec.template, owner, node, digest)
             try:
                 raw = await self._context.create(PODS, owner.meta.namespace, body)
@@ -121,6 +123,9 @@ class DaemonSetController:
                 raise
             message = f"Created pod: {decode_pod(raw).metadata.name}"
             self._recorder.event(subject, "Normal", "SuccessfulCreate", message)
+
+        await in_batches(plan.delete[:_BURST], delete)
+        await in_batches(plan.create[:_BURST], create)
         return again
 
     def _due_failures(self, owner: Owner, plan: Plan) -> float | None:

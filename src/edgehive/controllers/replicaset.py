@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from edgehive.controllers.claims import Owner, claim
-from edgehive.controllers.context import Context
+from edgehive.controllers.context import Context, in_batches
 from edgehive.controllers.objects import (
     Condition,
     ReplicaSet,
@@ -103,28 +103,32 @@ class ReplicaSetController:
         replicas = 1 if wanted.spec.replicas is None else wanted.spec.replicas
         missing = replicas - len(active)
         subject = Subject(owner.api_version, owner.kind, owner.meta)
-        for _ in range(min(missing, _BURST)):
+        body = pod_from_template(wanted.spec.template, owner, {})
+
+        async def create(_: int) -> None:
             try:
-                raw = await self._context.create(
-                    PODS, owner.meta.namespace, pod_from_template(wanted.spec.template, owner, {})
-                )
+                raw = await self._context.create(PODS, owner.meta.namespace, body)
             except ApiStatus as exc:
                 self._recorder.event(subject, "Warning", "FailedCreate", f"Error creating: {exc}")
                 raise
             name = decode_pod(raw).metadata.name
             self._recorder.event(subject, "Normal", "SuccessfulCreate", f"Created pod: {name}")
-        if missing >= 0:
-            return
-        related = self._siblings(owner)
-        victims = order_for_deletion(active, [r.pod for r in related], self._context.clock())
-        for victim in victims[: min(-missing, _BURST)]:
-            name = victim.cached.meta.name
+
+        async def delete(victim: Replica) -> None:
             try:
                 await self._context.delete_pod(victim.cached)
             except ApiStatus as exc:
                 self._recorder.event(subject, "Warning", "FailedDelete", f"Error deleting: {exc}")
                 raise
-            self._recorder.event(subject, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+            message = f"Deleted pod: {victim.cached.meta.name}"
+            self._recorder.event(subject, "Normal", "SuccessfulDelete", message)
+
+        if missing >= 0:
+            await in_batches(range(min(missing, _BURST)), create)
+            return
+        related = [r.pod for r in self._siblings(owner)]
+        victims = order_for_deletion(active, related, self._context.clock())
+        await in_batches(victims[: min(-missing, _BURST)], delete)
 
     def _siblings(self, owner: Owner) -> list[Replica]:
         parent = controller_of(owner.meta)
