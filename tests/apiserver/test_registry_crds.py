@@ -181,6 +181,23 @@ async def test_stored_definitions_are_served_after_a_restart(widgets, new_cluste
     await widgets.create("widgets", {"metadata": {"name": "w"}, "spec": {"size": 1}})
     again = new_cluster(widgets.storage._log)
     await again.storage.open()
-    again.registry.load_crds()
+    again.registry.sync_crds()
     assert again.names("widgets") == ["w"]
     await again.storage.close()
+
+
+async def test_a_definition_whose_writer_went_away_is_served_all_the_same(cluster):
+    task = asyncio.get_running_loop().create_task(cluster.create(CRDS, crd()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await cluster.create(
+        "configmaps", {"metadata": {"name": "later"}}
+    )  # the write before it is durable by now
+    assert cluster.catalog.find("example.com", "v1", "widgets") is None
+    cluster.registry.sync_crds()
+    assert cluster.catalog.find("example.com", "v1", "widgets") is not None
+    generation = cluster.catalog.generation
+    cluster.registry.sync_crds()
+    assert cluster.catalog.generation == generation

@@ -57,7 +57,7 @@ from edgehive.store.log import Log
 log = logging.getLogger(__name__)
 
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: a random name spells nothing
-_HOUSEKEEPING = 15.0
+_HOUSEKEEPING = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class ApiServer:
             token=self._token,
             root_ca=self.pki.ca_pem(),
         )
-        self.registry.load_crds()
+        self.registry.sync_crds()
         http = HttpServer(self._face().handle, name="apiserver", tls=self._tls())
         try:
             self.port = await http.listen(self.options.host, self.options.port)
@@ -248,6 +248,7 @@ class ApiServer:
             with contextlib.suppress(ApiStatus, StorageError):
                 await self._bootstrap()
             await self._expire_events()
+            self.registry.sync_crds()
             for name, record in list(self.storage.scan(str(CRDS))):
                 if b'"deletionTimestamp"' in record.value:
                     with contextlib.suppress(ApiStatus, StorageError):

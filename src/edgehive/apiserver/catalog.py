@@ -52,13 +52,6 @@ class Catalog:
         """Tell whether a row (or its successor after a change of its CRD) is served."""
         return (info.gvr.group, info.gvr.version, info.gvr.resource) in self._rows
 
-    def by_kind(self, group: str, version: str, kind: str) -> ResourceInfo | None:
-        """Return the resource of a kind, or None."""
-        for info in self._rows.values():
-            if info.kind == kind and info.gvr.group == group and info.gvr.version == version:
-                return info
-        return None
-
     def all(self) -> Iterable[ResourceInfo]:
         """Every row."""
         return self._rows.values()
@@ -74,13 +67,6 @@ class Catalog:
         """The rows of one group and version, by name."""
         rows = [i for i in self._rows.values() if i.gvr.group == group and i.gvr.version == version]
         return sorted(rows, key=lambda i: i.gvr.resource)
-
-    def storage_rows(self) -> list[ResourceInfo]:
-        """One row for each bucket of objects (the preferred version of each resource)."""
-        best: dict[str, ResourceInfo] = {}
-        for info in sorted(self._rows.values(), key=lambda i: version_rank(i.gvr.version)):
-            best.setdefault(bucket_of(info), info)
-        return list(best.values())
 
 
 def bucket_of(info: ResourceInfo) -> str:

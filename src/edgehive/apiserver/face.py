@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edgehive.aio.http import Request, Response
 from edgehive.apiserver.authn import Authenticator, impersonated
 from edgehive.apiserver.authz import Authorizer
-from edgehive.apiserver.context import ANONYMOUS, User
+from edgehive.apiserver.context import User
 from edgehive.apiserver.discovery import REVIEWS, Discovery
 from edgehive.apiserver.health import Health
 from edgehive.apiserver.metrics import Metrics, Series
@@ -195,8 +195,3 @@ def storage_status(error: StorageError) -> ApiStatus:
     """507: the disk refused, nothing was changed, and trying again later may work."""
     message = f"Internal error occurred: the change was not stored: {error}"
     return ApiStatus(507, "InternalError", message, {"retryAfterSeconds": 5})
-
-
-def is_anonymous(user: User) -> bool:
-    """Tell whether nobody was authenticated."""
-    return user.name == ANONYMOUS.name

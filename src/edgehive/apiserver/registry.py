@@ -53,6 +53,7 @@ class Registry:
         )
         self.deleter = Deleter(storage=storage, reader=self.reader, admission=admission, clock=clock)
         self._root_ca = root_ca
+        self._served: dict[str, int] = {}  # CRDs by the revision that is served
 
     # -- verbs
 
@@ -197,10 +198,17 @@ class Registry:
             except ApiStatus as exc:  # someone else was faster, or the namespace is going away
                 log.debug("%s/%s not made: %s", namespace, name, exc)
 
-    def load_crds(self) -> None:
-        """Serve every stored CRD."""
-        for _, record in list(self.storage.scan(_BUCKET_CRDS)):
-            self.serve(decode(record.value))
+    def sync_crds(self) -> None:
+        """Serve what the stored CRDs say.
+
+        A write serves its CRD itself; this is for the start, and for a write whose client went away in between.
+        """
+        stored = {name: record for name, record in self.storage.scan(_BUCKET_CRDS)}
+        for name, record in stored.items():
+            if self._served.get(name) != record.revision:
+                self.serve(decode(record.value))
+        for name in self._served.keys() - stored.keys():
+            self._forget(name)
 
     def serve(self, crd: Object) -> None:
         """Serve a CRD's resources from now on, if its names are accepted."""
@@ -208,6 +216,11 @@ class Registry:
         conditions = (crd.get("status") or {}).get("conditions") or ()
         established = any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
         self._set_custom(name, infos_from_crd(crd) if established else ())
+        self._served[name] = int(crd["metadata"]["resourceVersion"])
+
+    def _forget(self, crd: str) -> None:
+        self._set_custom(crd, ())
+        self._served.pop(crd, None)
 
     def _set_custom(self, crd: str, infos: Sequence[ResourceInfo]) -> None:
         before = self.catalog.custom(crd)
@@ -219,7 +232,7 @@ class Registry:
         """Take one step of a CRD's deletion: delete its objects; when none is left, let it go."""
         record = self.storage.get(_BUCKET_CRDS, name)
         if record is None:
-            self._set_custom(name, ())
+            self._forget(name)
             return
         crd = decode(record.value)
         if not crd["metadata"].get("deletionTimestamp"):
@@ -234,7 +247,7 @@ class Registry:
             return
         await self.writer.change(Call(info, LOCAL, name=name, manager="apiserver"), _without_finalizer)
         if self.storage.get(_BUCKET_CRDS, name) is None:
-            self._set_custom(name, ())
+            self._forget(name)
 
 
 def _without_finalizer(crd: Object) -> Object:
