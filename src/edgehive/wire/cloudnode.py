@@ -8,73 +8,34 @@ has no record, such as rules and tasks, waits in a bounded backlog.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
-import msgspec
-
-from edgehive.wire import classify as cls
-from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
+from edgehive.wire.desired import (
+    CachedObject,
+    Missing,
+    Unknown,
+    World,
+    delete_message,
+    name_of_object,
+    name_of_record,
+    object_message,
+)
 from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
-from edgehive.wire.resource import NODE, POD, SECRET, format_resource
+from edgehive.wire.resource import NODE, POD
 from edgehive.wire.session import NodeSession, Stamp
+
+__all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Unknown", "World", "orphaned"]
 
 BACKLOG = 256
 """Fire-once messages kept for an absent node; the oldest is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedObject:
-    """An object in a watch cache, ready to travel: `raw` has ``kind`` and ``apiVersion``."""
-
-    api_version: str
-    kind: str
-    namespace: str | None
-    name: str
-    uid: str
-    version: str
-    raw: bytes
-    source: str = "edgecontroller"
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """The synced cache does not hold the object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """No opinion: the cache is not synced, or the kind is not watched here."""
-
-
-class World(Protocol):
-    """What the watch caches say; every call answers at once from memory."""
-
-    def find(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
-        """The object of the name that `record` stands for, whatever its UID."""
-        ...
-
-    def assigned(self, node: str) -> Iterable[CachedObject]:
-        """Everything meant for the node now: its pods, what they refer to, its Node object, its devices."""
-        ...
-
-    def records(self, node: str) -> Iterable[SyncRecord] | None:
-        """The node's records in the cache; ``None`` while that cache is not synced."""
-        ...
-
-
 _ANSWERS: Final = 16
 """Query answers that wait for one record; more than that is a peer asking in a loop."""
 _CACHE_RETRY: Final = 0.5
-_SOURCES: Final = {
-    "Device": cls.DEVICE_CONTROLLER,
-    "DeviceModel": cls.DEVICE_CONTROLLER,
-    "ServiceAccountAccess": cls.POLICY_CONTROLLER,
-}
-_FIRST_IS_UPDATE: Final = frozenset({NODE, SECRET})
-"""Types that travel as ``update`` even the first time, as the original sends them."""
 
 
 class CloudNode:
@@ -269,7 +230,7 @@ class CloudNode:
         for cached in self._world.assigned(self.node):
             key = SyncKey(self.node, cached.namespace, cached.uid)
             if key not in self._records and key not in self._waiting:
-                self.send(self._outbound(cached, first=True), now)
+                self.send(object_message(cached, first=True, stamp=self._stamp), now)
 
     def checks(self) -> list[SyncRecord]:
         """Records whose object the cache does not hold: GET each live and answer with `checked`.
@@ -290,7 +251,7 @@ class CloudNode:
             if self._moot(known, found):
                 self._acknowledge_delete(known, now)
             else:
-                self._offer(self._collect(known), known, now)
+                self._offer(delete_message(known, stamp=self._stamp), known, now)
 
     def _moot(self, record: SyncRecord, found: CachedObject | Missing) -> bool:
         """Whether the delete of `record`'s object need not be sent.
@@ -316,7 +277,7 @@ class CloudNode:
             return
         session.registering = False
         for record in list(self._records.values()):
-            if not session.pool.mark(_wire_name(record), record.key.uid):
+            if not session.pool.mark(name_of_record(record), record.key.uid):
                 self._owe(record.key)
                 self._check(record, now)
 
@@ -436,9 +397,9 @@ class CloudNode:
         elif (
             self._owes(record.key)
             or not record.version
-            or self._needs(_resource_of(cached), record, cached.version)
+            or self._needs(name_of_object(cached), record, cached.version)
         ):
-            self._confirm(self._outbound(cached, first=False), record, now)
+            self._confirm(object_message(cached, first=False, stamp=self._stamp), record, now)
 
     def _confirm(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:
         """Send `message` if its record is known to exist *now*, else see to that first.
@@ -459,53 +420,6 @@ class CloudNode:
         """
         mark = self.session.pool.mark(resource, known.key.uid) if self.session is not None else 0
         return parse_version(version) > (mark or parse_version(known.version))
-
-    def _outbound(self, cached: CachedObject, *, first: bool) -> Outbound:
-        message_id, timestamp = self._stamp()
-        kind = cached.kind.lower()
-        return Outbound(
-            Message(
-                id=message_id,
-                timestamp=timestamp,
-                operation=INSERT if first and kind not in _FIRST_IS_UPDATE else UPDATE,
-                resource=_resource_of(cached),
-                content=cached.raw,
-                resource_version=cached.version,
-                source=cached.source,
-                group=cls.RESOURCE_GROUP,
-            )
-        )
-
-    def _collect(self, record: SyncRecord) -> Outbound:
-        """The delete of an object that is gone: bare metadata, all that is still known of it."""
-        message_id, timestamp = self._stamp()
-        key = record.key
-        metadata = {"name": record.object_name, "uid": key.uid}
-        if key.namespace is not None:
-            metadata["namespace"] = key.namespace
-        content: dict[str, object] = {"metadata": metadata}
-        if record.kind:
-            # The original leaves these out, and so never cleans the MetaServer table of its edge.
-            content = {"kind": record.kind, "apiVersion": record.api_version, "metadata": metadata}
-        return Outbound(
-            Message(
-                id=message_id,
-                timestamp=timestamp,
-                operation=DELETE,
-                resource=_wire_name(record),
-                content=msgspec.json.encode(content),
-                source=_SOURCES.get(record.kind, cls.EDGE_CONTROLLER),
-                group=cls.RESOURCE_GROUP,
-            )
-        )
-
-
-def _wire_name(record: SyncRecord) -> str:
-    return format_resource(record.key.namespace, record.kind.lower(), record.object_name)
-
-
-def _resource_of(cached: CachedObject) -> str:
-    return format_resource(cached.namespace, cached.kind.lower(), cached.name)
 
 
 def orphaned(records: Iterable[SyncRecord], nodes: Iterable[str]) -> list[SyncRecord]:
