@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LOOP = 'trap exit TERM; echo started; while :; do sleep 0.2 & wait "$!"; done'
+LOOP = 'trap exit TERM; echo started; while :; do sleep 100000 & wait "$!"; done'
 
 
 def pod_template(name: str, script: str = LOOP, **spec: Any) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def run_up(arguments: argparse.Namespace) -> int:
         UserError: something a person can put right.
     """
     layout = Layout(arguments.data_dir.expanduser().absolute())
+    if arguments.detach:
+        return _detach(layout, [word for word in sys.argv[1:] if word != "--detach"])
     options = resolve_options(layout, arguments)
     options.ports.check(options.nodes)
     names = options.names
@@ -273,14 +275,13 @@ def choose_runtime(options: UpOptions, console: Console, environment: dict[str, 
     return "process://"
 
 
-def detach(arguments: argparse.Namespace, argv: list[str]) -> int:
+def _detach(layout: Layout, argv: list[str]) -> int:
     """Start `edgehive up` in the background and wait until it is up."""
-    layout = Layout(arguments.data_dir.expanduser().absolute())
     layout.make()
     log = layout.log("up")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command_of("edgehive", []), *(a for a in argv if a != "--detach")],
+            command_of("edgehive", argv),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
