@@ -52,6 +52,8 @@ class Admission:
         self._network = ipaddress.ip_network(service_network)
         self._token = token
         self._node_ports = node_ports
+        self._next_address = 0
+        self._next_port = 0
 
     def create(self, call: Call, obj: Object) -> None:
         """Admit a new object.
@@ -246,14 +248,33 @@ class Admission:
         }
 
     def _free_address(self, taken: set[str]) -> str:
-        """The first free one behind the lowest sixteenth, which is left for addresses chosen by hand."""
+        """The next free one, going round: two creations under way must not get the same.
+
+        The lowest sixteenth comes last: it is left for addresses chosen by hand.
+        """
         size = min(self._network.num_addresses, 1 << 16)
         low = min(max(size // 16, 1), 256)
-        for offset in (*range(low, size - 1), *range(2, low)):
+        usable = size - 1 - low
+        for step in range(usable):
+            offset = low + (self._next_address + step) % usable
             address = str(self._network[offset])
             if address not in taken:
+                self._next_address = offset - low + 1
                 return address
-        raise ApiStatus(500, "InternalError", "Internal error occurred: no free service address is left")
+        address = next((a for o in range(2, low) if (a := str(self._network[o])) not in taken), "")
+        if not address:
+            raise ApiStatus(500, "InternalError", "Internal error occurred: no free service address is left")
+        return address
+
+    def _free_port(self, taken: set[Any]) -> int:
+        """The next free one, going round."""
+        ports = self._node_ports
+        for step in range(len(ports)):
+            number = ports[(self._next_port + step) % len(ports)]
+            if number not in taken:
+                self._next_port = number - ports.start + 1
+                return number
+        raise ApiStatus(500, "InternalError", "Internal error occurred: no free node port is left")
 
     def _allocate_node_ports(self, obj: Object, spec: dict[str, Any]) -> None:
         mine = obj["metadata"].get("uid")
@@ -270,12 +291,7 @@ class Admission:
                 cause = invalid_value(field, number, "provided port is already allocated")
                 raise_if_any("Service", str(obj["metadata"].get("name", "")), [cause])
             if not number:
-                number = next((n for n in self._node_ports if n not in taken), None)
-                if number is None:
-                    raise ApiStatus(
-                        500, "InternalError", "Internal error occurred: no free node port is left"
-                    )
-                port["nodePort"] = number
+                number = port["nodePort"] = self._free_port(taken)
             taken.add(number)
 
 
