@@ -15,7 +15,7 @@ from edgehive.kube.status import ApiStatus
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler, **options) -> AsyncIterator[int]:
-    server = HttpServer(handler, name="test", **options)
+    server = HttpServer(handler, name="test", tick=0.02, **options)
     port = await server.listen("127.0.0.1", 0)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run())

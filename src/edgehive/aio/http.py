@@ -47,6 +47,7 @@ class HttpServer:
         stall_timeout: float = 30.0,
         drain_timeout: float = 5.0,
         max_connections: int = 8192,
+        tick: float = 1.0,
     ) -> None:
         self.handler = handler
         self.name = name
@@ -59,6 +60,7 @@ class HttpServer:
         self.date = ""
         self._drain_timeout = drain_timeout
         self._max_connections = max_connections
+        self._tick = tick  # how often deadlines are looked at
         self._tls = tls
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.AbstractServer] = []
@@ -107,7 +109,7 @@ class HttpServer:
                     self._servers.append(server)
                 while True:
                     self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(self._tick)
                     self._check()
             finally:
                 await self._drain()

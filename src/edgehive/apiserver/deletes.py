@@ -17,7 +17,7 @@ from edgehive.store.revisions import KeyMissing, Record, Stale
 
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
 _POLICIES = ("Background", "Foreground", "Orphan")
-_ATTEMPTS = 8
+_ATTEMPTS = 32
 
 
 @dataclass(frozen=True, slots=True)

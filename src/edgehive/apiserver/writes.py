@@ -28,7 +28,7 @@ Change = Callable[[Object], Object]
 """Returns the new object for the current one (a copy it may keep)."""
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
-_ATTEMPTS = 8
+_ATTEMPTS = 32
 _NAME_ATTEMPTS = 8
 _ANYTHING = Schema(preserve_unknown=True)
 
