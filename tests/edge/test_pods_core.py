@@ -188,6 +188,18 @@ def test_a_new_edgecore_adopts_and_does_nothing_but_look_at_volumes() -> None:
     assert world.core.status == before
 
 
+def test_times_are_right_also_when_no_status_was_ever_reported() -> None:
+    world = one()
+    world.settle()
+    started = world.core.status["startTime"]
+    world.now += 5000
+    world.raw["status"] = {"phase": "Pending"}
+    world.boot()
+    world.settle()
+    assert world.core.status["startTime"] == started
+    assert {c["lastTransitionTime"] for c in world.core.status["conditions"]} == {started}
+
+
 def test_crash_backoff_doubles_is_capped_and_forgotten_after_ten_minutes() -> None:
     world = one()
     world.settle()

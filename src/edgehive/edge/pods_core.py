@@ -69,6 +69,7 @@ class PodCore:
             self._final = Problem(str(pod.status["reason"]), str(pod.status.get("message", "")))
         self._started_at = parse_time(pod.status.get("startTime", ""))
         self._delete_asked_at = 0.0
+        self._adopting = True
         self._deadline: float | None = None
         self._unready: frozenset[str] = frozenset()
         self._unstarted: frozenset[str] = frozenset()
@@ -154,7 +155,7 @@ class PodCore:
     def next_actions(self, now: float) -> list[Action]:
         """Return the steps to take now, in order; empty when the pod is as it should be for the moment."""
         if not self._started_at:
-            self._started_at = now
+            self._started_at = min((s.created_at for s in self.sandboxes), default=now)
         plan = _Plan()
         self._waiting = {}
         self._settle(now, plan)
@@ -164,6 +165,7 @@ class PodCore:
             self._plan_run(plan, now)
         self._deadline = min((at for at in plan.wake if at > now), default=None)
         self.status = self._compute_status(now)
+        self._adopting = False
         return plan.actions
 
     def deadline(self) -> float | None:
@@ -422,6 +424,17 @@ class PodCore:
         meta = self.pod.metadata
         return f"{meta.name}_{meta.namespace}({meta.uid})"
 
+    def _true_since(self) -> dict[str, float]:
+        """Tell when conditions became true from what runs: its status may never have reached the cluster."""
+        started = [c.started_at for c in self.containers if c.state is State.RUNNING]
+        since = {"Ready": max(started, default=0.0)}
+        since["ContainersReady"] = since["Ready"]
+        if self.sandbox is not None:
+            since["PodReadyToStartContainers"] = self.sandbox.created_at
+            since["Initialized"] = self.sandbox.created_at
+            since["PodScheduled"] = self._started_at
+        return since
+
     def _compute_status(self, now: float) -> JsonObject:
         spec = self.pod.spec
         names = [one.name for one in (*spec.init_containers, *spec.containers)]
@@ -454,6 +467,7 @@ class PodCore:
                 final_phase=self._final_phase,
                 unready=self._unready,
                 unstarted=self._unstarted,
+                true_since=self._true_since() if self._adopting else {},
                 stopped=self.pod.deleting and not self._runs_anything(),
             )
         )

@@ -37,6 +37,8 @@ class StatusInput:
     final: Problem | None = None
     """Reason and message of a phase decided elsewhere (``DeadlineExceeded``), with `final_phase`."""
     final_phase: str = ""
+    true_since: Mapping[str, float] = field(default_factory=dict)
+    """When conditions became true, for a pod that is adopted and whose reported status is older than that."""
     stopped: bool = False
     """The pod is being ended and nothing of it runs."""
     unready: frozenset[str] = field(default_factory=frozenset)
@@ -221,7 +223,8 @@ def _conditions(
         was = old.get(one["type"], {})
         same = was.get("status") == one["status"] and was.get("lastTransitionTime")
         one["lastProbeTime"] = None
-        one["lastTransitionTime"] = was["lastTransitionTime"] if same else format_time(given.now)
+        since = given.true_since.get(one["type"], 0.0) if one["status"] == "True" else 0.0
+        one["lastTransitionTime"] = was["lastTransitionTime"] if same else format_time(since or given.now)
     return conditions
 
 
