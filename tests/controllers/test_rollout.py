@@ -31,7 +31,7 @@ def view(name: str, replicas: int, available: int, created: float = 0.0, **more)
     return SetView(name, replicas, available, created, **more)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     replicas=st.integers(0, 12),
     surge=INT_OR_PERCENT,
@@ -87,7 +87,7 @@ def test_recreate_waits_for_the_old_pods():
     assert plan_rollout(want, view("new", 3, 3), gone, old_pods_left=False) == {}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     before=st.integers(1, 20),
     after=st.integers(0, 20),

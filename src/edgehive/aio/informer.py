@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.text import safe_label
 from edgehive.kube.api import ANYWHERE, KubeApi, ListOptions
 from edgehive.kube.reflector import (
     CachedObject,
@@ -146,6 +147,10 @@ class Informer:
             self._synced.set()
 
     def _emit(self, change: Change | None) -> None:
-        if change is not None:
-            for handler in tuple(self._handlers):
+        if change is None:
+            return
+        for handler in tuple(self._handlers):
+            try:
                 handler(change)
+            except Exception:  # an object that breaks one handler must not stop the mirror for all
+                log.exception("%s %s: a handler failed", self.gvr, safe_label(change.object.key))

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from edgehive.controllers.objects import Pod, View, pod_finished, pod_ready
+from edgehive.controllers.objects import Pod, View, pod_finished, pod_ready, reader
 from edgehive.kube.meta import Meta
 
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -46,8 +44,7 @@ class Service(View, frozen=True):
     spec: ServiceSpec = ServiceSpec()
 
 
-_services = msgspec.json.Decoder(Service)
-decode_service = _services.decode
+decode_service = reader(Service)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from edgehive.controllers.liveness import (
 from edgehive.controllers.objects import (
     Condition,
     Node,
+    by_node,
     condition,
     decode_lease,
     decode_node,
@@ -55,7 +56,7 @@ class NodeLifecycle:
         self._nodes = context.informers.full(NODES)
         self._leases = context.informers.full(LEASES)
         self._pods = context.informers.full(PODS)
-        self._pods.add_index("node", lambda obj: (decode_pod(obj.raw).spec.node_name,))
+        self._pods.add_index("node", by_node)
         self._recorder = context.events.recorder("node-controller")
         self._heard: dict[str, tuple[tuple[str, float], float]] = {}
         self._marked: set[str] = set()  # nodes whose pods have been marked not ready

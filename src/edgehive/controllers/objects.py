@@ -3,11 +3,14 @@
 Reading goes through these; writing is done with patches, so that fields unknown here survive.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
+from edgehive.kit.errors import ProtocolError
 from edgehive.kube.meta import Meta
+from edgehive.kube.reflector import CachedObject
 
 
 class View(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -272,19 +275,51 @@ class Lease(View, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
-_pods = msgspec.json.Decoder(Pod)
-_nodes = msgspec.json.Decoder(Node)
-_deployments = msgspec.json.Decoder(Deployment)
-_replicasets = msgspec.json.Decoder(ReplicaSet)
-_daemonsets = msgspec.json.Decoder(DaemonSet)
-_leases = msgspec.json.Decoder(Lease)
+V = TypeVar("V", bound=View)
 
-decode_pod = _pods.decode
-decode_node = _nodes.decode
-decode_deployment = _deployments.decode
-decode_replicaset = _replicasets.decode
-decode_daemonset = _daemonsets.decode
-decode_lease = _leases.decode
+
+def reader(kind: type[V]) -> Callable[[bytes], V]:
+    """Return a function that reads the view `kind` out of an object's bytes.
+
+    It raises `ProtocolError` when a field has a type it cannot have.
+    """
+    decoder = msgspec.json.Decoder(kind)
+
+    def read(raw: bytes) -> V:
+        try:
+            return decoder.decode(raw)
+        except msgspec.DecodeError:
+            pass  # rare: an explicit null where a value belongs; to Kubernetes that is an absent field
+        try:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), kind)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ProtocolError(f"unreadable {kind.__name__}: {exc}") from exc
+
+    return read
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
+
+
+decode_pod = reader(Pod)
+decode_node = reader(Node)
+decode_deployment = reader(Deployment)
+decode_replicaset = reader(ReplicaSet)
+decode_daemonset = reader(DaemonSet)
+decode_lease = reader(Lease)
+
+
+def by_node(obj: CachedObject) -> tuple[str, ...]:
+    """Index function: the node a pod is on."""
+    try:
+        return (decode_pod(obj.raw).spec.node_name,)
+    except ProtocolError:
+        return ()
 
 
 def condition(conditions: tuple[Condition, ...] | None, kind: str) -> Condition | None:

@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 
 from edgehive.aio.informer import Informer
 from edgehive.controllers.workqueue import WorkQueue
-from edgehive.kit.errors import Transient
+from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi
-from edgehive.kube.reflector import CachedObject, Key
+from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import GVR
 from edgehive.kube.status import ApiStatus
 
@@ -28,7 +28,7 @@ class Informers:
     def __init__(self, *, api: KubeApi) -> None:
         self._api = api
         self._informers: dict[GVR, Informer] = {}
-        self._tasks: dict[GVR, asyncio.Task[None]] = {}
+        self._tasks: dict[Informer, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
     def full(self, gvr: GVR) -> Informer:
@@ -63,11 +63,12 @@ class Informers:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
-                for gvr, informer in self._informers.items():
-                    if gvr not in self._tasks:
-                        self._tasks[gvr] = group.create_task(informer.run(), name=f"informer {gvr}")
-                for gvr in [g for g in self._tasks if g not in self._informers]:
-                    self._tasks.pop(gvr).cancel()
+                wanted = {informer: gvr for gvr, informer in self._informers.items()}
+                for informer in [i for i in self._tasks if i not in wanted]:
+                    self._tasks.pop(informer).cancel()
+                for informer, gvr in wanted.items():
+                    if informer not in self._tasks:
+                        self._tasks[informer] = group.create_task(informer.run(), name=f"informer {gvr}")
                 await self._changed.wait()
 
     def _add(self, gvr: GVR, informer: Informer) -> Informer:
@@ -157,7 +158,7 @@ class Workers(Generic[K]):
         self._counters[f"{self._name}_reconciles"] += 1
         try:
             again = await self._reconcile(key)
-        except (ApiStatus, Transient) as exc:
+        except EdgehiveError as exc:
             delay = self._queue.failed(key, loop.time())
             conflict = isinstance(exc, ApiStatus) and exc.code in (404, 409)
             level = logging.DEBUG if conflict else logging.WARNING
@@ -171,8 +172,3 @@ class Workers(Generic[K]):
             self._queue.succeeded(key)
             if again is not None:
                 self._queue.add_at(key, loop.time() + again)
-
-
-def key_of(obj: CachedObject) -> Key:
-    """(namespace, name)."""
-    return obj.key

@@ -4,7 +4,7 @@ import asyncio
 
 from edgehive.controllers.context import Context
 from edgehive.controllers.liveness import eviction_delay, pod_tolerations
-from edgehive.controllers.objects import Node, decode_node, decode_pod
+from edgehive.controllers.objects import Node, by_node, decode_node, decode_pod
 from edgehive.controllers.recorder import Subject
 from edgehive.controllers.runtime import Workers
 from edgehive.kube.reflector import Change, Key
@@ -21,7 +21,7 @@ class TaintEviction:
         self._default_seconds = default_seconds
         self._nodes = context.informers.full(NODES)
         self._pods = context.informers.full(PODS)
-        self._pods.add_index("node", lambda obj: (decode_pod(obj.raw).spec.node_name,))
+        self._pods.add_index("node", by_node)
         self._recorder = context.events.recorder("taint-eviction-controller")
         self._since: dict[str, float] = {}  # pod uid -> when it first had to count its seconds
         self._workers: Workers[Key] = Workers(
