@@ -10,6 +10,9 @@ from edgehive.aio.protobuf import decode, encode
 from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kit.text import safe_label
 
+NO_NETWORK = 3
+"""Exit code: the runtime works, but has no pod network (no CNI plugin is set up)."""
+
 _UNIMPLEMENTED = 12
 
 
@@ -20,16 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Print name and version of the runtime.
+    """Print name and version of the runtime; the exit code tells whether it has a pod network.
 
     Raises:
         UserError: nobody answers there, it speaks no CRI v1, or it is not ready.
     """
-    print(asyncio.run(_check(arguments.socket, arguments.seconds)))
-    return 0
+    name, has_network = asyncio.run(_check(arguments.socket, arguments.seconds))
+    print(name)
+    return 0 if has_network else NO_NETWORK
 
 
-async def _check(path: str, seconds: float) -> str:
+async def _check(path: str, seconds: float) -> tuple[str, bool]:
     client = GrpcClient(path, connect_timeout=seconds)
     try:
         version = await _ask(client, cri_messages.Version, seconds)
@@ -46,13 +50,14 @@ async def _check(path: str, seconds: float) -> str:
     finally:
         await client.close()
     name = safe_label(f"{version.get('runtime_name', '?')} {version.get('runtime_version', '')}").strip()
-    for condition in status.get("conditions", ()):
-        if not condition.get("status"):
+    missing = [c for c in status.get("conditions", ()) if not c.get("status")]
+    for condition in missing:
+        if condition.get("type") != "NetworkReady":
             raise UserError(
                 f"{name} at {path} is not ready: {safe_label(condition.get('type', ''))} "
                 f"({safe_label(condition.get('message') or condition.get('reason', ''))})"
             )
-    return name
+    return name, not missing
 
 
 async def _ask(client: GrpcClient, method: cri_messages.Method, seconds: float) -> dict[str, Any]:

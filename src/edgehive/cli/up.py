@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgehive.cli.console import Console
@@ -21,6 +22,7 @@ from edgehive.cli.up_supervisor import Interrupted, Supervisor, write_state
 from edgehive.kit.errors import UserError
 
 _START_SECONDS = 60.0
+NO_NETWORK = 3  # exit code of `edgehive cri-check`
 
 
 def run_up(arguments: argparse.Namespace) -> int:
@@ -67,11 +69,11 @@ class _Up:
             end_leftovers(leftovers)
         check_free(self._options.ports.uses(len(self._names)))
         remember_options(layout, self._options)
-        endpoint = choose_runtime(self._options, console, self._environment)
+        runtime = choose_runtime(self._options, console, self._environment)
         with self._supervisor.listening() as address:
             self._environment["NOTIFY_SOCKET"] = address
             try:
-                self._start(endpoint)
+                self._start(runtime)
                 write_state(layout, ready=True, pid=os.getpid(), nodes=self._names)
                 self._supervisor.run()
             except Interrupted:
@@ -91,7 +93,7 @@ class _Up:
             environment=self._environment | environment,
         )
 
-    def _start(self, endpoint: str) -> None:
+    def _start(self, runtime: "RuntimeChosen") -> None:
         layout, ports = self._layout, self._options.ports
         console = self._console
         control_plane = self._child(
@@ -111,7 +113,7 @@ class _Up:
         cloudcore = self._child("cloudcore", "cloudcore", [f"--config={layout.cloud / 'cloudcore.yaml'}"])
         self._start_one(cloudcore)
         console.done(f"cloudcore is up on wss://127.0.0.1:{ports.hub}")
-        edges = [self._start_edge(node, index, endpoint) for index, node in enumerate(self._names)]
+        edges = [self._start_edge(node, index, runtime) for index, node in enumerate(self._names)]
         for node, edge in zip(self._names, edges, strict=True):
             self._await_ready(edge)
             console.done(f"edgecore of node {node} is running")
@@ -119,11 +121,14 @@ class _Up:
             self._await_node(node, edges)
         self._print_next_steps()
 
-    def _start_edge(self, node: str, index: int, endpoint: str) -> Child:
+    def _start_edge(self, node: str, index: int, runtime: "RuntimeChosen") -> Child:
         layout, home = self._layout, self._layout.edge(node)
+        endpoint = runtime.endpoint
         if endpoint.startswith("process://"):
             endpoint = f"process://{home / 'process'}"
         config = edgecore_config(layout, self._options.ports, node, index, runtime_endpoint=endpoint)
+        if runtime.host_network:
+            config["modules"]["edged"]["defaultPodNetwork"] = "host"
         write_config(home / "edgecore.yaml", "edgecore", config)
         token = home / "join-token"
         if not (home / "certs" / "server.crt").exists():
@@ -236,35 +241,41 @@ def _is_free(use: PortUse) -> bool:
     return True
 
 
-def choose_runtime(options: UpOptions, console: Console, environment: dict[str, str]) -> str:
-    """Return the runtime endpoint for edgecore's configuration.
+@dataclass(frozen=True, slots=True)
+class RuntimeChosen:
+    """What edgecore's configuration says about the container runtime."""
+
+    endpoint: str
+    host_network: bool = False
+
+
+def choose_runtime(options: UpOptions, console: Console, environment: dict[str, str]) -> RuntimeChosen:
+    """Find out what will run the pods.
 
     Raises:
         UserError: a CRI runtime is wanted but there is none.
     """
     if options.runtime == "process":
         console.done("pods run as host processes")
-        return "process://"
+        return RuntimeChosen("process://")
     candidates = [options.cri_socket] if options.cri_socket else list(containerd_sockets())
     reasons: list[str] = []
     for candidate in candidates:
-        path = candidate.removeprefix("unix://")
-        if not Path(path).exists():
+        path = Path(candidate.removeprefix("unix://")).absolute()
+        if not path.exists():
             if options.cri_socket:
                 reasons.append(f"{path} does not exist")
             continue
-        result = subprocess.run(
-            command_of("edgehive", ["cri-check", path]),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-        )
-        if result.returncode == 0:
-            console.done(f"pods run in {result.stdout.strip()} ({path})")
-            return f"unix://{Path(path).absolute()}"
-        reasons.append((result.stderr.strip().splitlines() or [f"{path} does not answer"])[0])
+        code, said = _check_cri(path, environment)
+        if code == 0:
+            console.done(f"pods run in {said} ({path})")
+            return RuntimeChosen(f"unix://{path}")
+        if code == NO_NETWORK:
+            console.done(
+                f"pods run in {said} ({path}); it has no CNI plugin, so they share the host's network"
+            )
+            return RuntimeChosen(f"unix://{path}", host_network=True)
+        reasons.append(said)
     if options.runtime == "cri" or options.cri_socket:
         raise UserError(
             "no CRI runtime can be used" + (": " + "; ".join(reasons) if reasons else ""),
@@ -272,7 +283,22 @@ def choose_runtime(options: UpOptions, console: Console, environment: dict[str, 
         )
     why = f" ({'; '.join(reasons)})" if reasons else ""
     console.done(f"no CRI runtime found{why}: pods run as host processes")
-    return "process://"
+    return RuntimeChosen("process://")
+
+
+def _check_cri(socket_path: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Ask in a process of its own: the gRPC client would stay in the supervisor's memory."""
+    result = subprocess.run(
+        command_of("edgehive", ["cri-check", str(socket_path)]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    said = result.stdout if result.returncode in (0, NO_NETWORK) else result.stderr
+    lines = said.strip().splitlines() or [f"{socket_path} does not answer"]
+    return result.returncode, lines[0].removeprefix("edgehive: error: ")
 
 
 def _detach(layout: Layout, argv: list[str]) -> int:
