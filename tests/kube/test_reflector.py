@@ -350,3 +350,10 @@ def test_only_what_is_worth_keeping_is_kept_and_indexes_follow():
     assert [o.meta.name for o in core.cache.by_index("label", "2")] == ["a"]
     core.cache.add_index("name", lambda o: (o.meta.name,))
     assert len(core.cache.by_index("name", "a")) == len(core.cache) == 1
+
+
+def test_the_end_of_a_former_object_of_that_name_does_not_hide_the_present_one():
+    core = synced(obj("a", 9, "new"))
+    core.action(0)
+    assert core.receive_event(WatchEvent("DELETED", obj("a", 8, "old")), 0) is None
+    assert core.cache.get(("d", "a")) is not None
