@@ -39,7 +39,7 @@ from edgehive.edge.probes import handler_of
 from edgehive.edge.probes_net import HandlerFailed, run_handler
 from edgehive.edge.runtime import Runtime, RuntimeFailure
 from edgehive.edge.volumes import VolumeManager, referenced_objects
-from edgehive.kit.errors import EdgehiveError, StorageError, Transient
+from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ class PodWorker:
             image = await self._do(action) or ""
         except RuntimeFailure as exc:
             problem = Problem(exc.reason, exc.message)
-        except (Transient, StorageError, OSError) as exc:
+        except (Transient, StorageError, ProtocolError, OSError) as exc:
             problem = Problem(_REASONS.get(type(action), "RuntimeUnavailable"), str(exc))
         if problem is not None:
             log.warning(
