@@ -1,6 +1,8 @@
 """The small pure pieces: queue, events, node liveness, ownership graph, replica order, daemon placement."""
 
+import asyncio
 import json
+from collections import Counter
 
 import msgspec
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehive.controllers.claims import Owner, sort_claims
+from edgehive.controllers.context import in_batches
 from edgehive.controllers.daemons import Placement, daemon_pod, fit, target_node, template_info
 from edgehive.controllers.gc_graph import Graph, OwnerState, item_of
 from edgehive.controllers.liveness import (
@@ -21,17 +24,29 @@ from edgehive.controllers.liveness import (
     silenced,
     wanted_taints,
 )
-from edgehive.controllers.objects import Condition, DaemonSet, Node, Pod, Taint, Toleration
+from edgehive.controllers.objects import (
+    Condition,
+    DaemonSet,
+    Node,
+    Pod,
+    Taint,
+    Toleration,
+    by_node,
+    decode_pod,
+)
 from edgehive.controllers.recorder import EventBook, Subject
 from edgehive.controllers.replicas import Replica, order_for_deletion, pod_available, set_condition
 from edgehive.controllers.resources import Served, served_by_crd
+from edgehive.controllers.runtime import Workers
 from edgehive.controllers.scheduling_model import NodeInfo
 from edgehive.controllers.times import format_micro_time, format_time, parse_time
 from edgehive.controllers.workqueue import WorkQueue
+from edgehive.kit.errors import ProtocolError
 from edgehive.kube.meta import Meta, OwnerReference
 from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import GVR
 from edgehive.kube.selectors import LabelSelector
+from edgehive.kube.status import ApiStatus
 
 NOW = 1_700_000_000.0
 
@@ -454,3 +469,49 @@ def test_the_status_of_a_daemonset():
         "numberUnavailable": 2,
         "observedGeneration": 0,
     }
+
+
+def test_explicit_nulls_are_absent_fields_and_wrong_types_are_said():
+    raw = b'{"metadata":{"name":"p","uid":null},"spec":{"nodeName":null,"containers":[{"name":"c","ports":null}]}}'
+    pod = decode_pod(raw)
+    assert (pod.metadata.name, pod.spec.node_name, pod.spec.containers[0].ports) == ("p", "", None)
+    with pytest.raises(ProtocolError):
+        decode_pod(b'{"spec":{"nodeName":5}}')
+    assert by_node(CachedObject(b'{"spec":{"nodeName":5}}', Meta())) == ()
+    assert by_node(CachedObject(b'{"spec":{"nodeName":"n"}}', Meta())) == ("n",)
+
+
+async def test_one_key_that_breaks_its_controller_does_not_stop_the_others():
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        if key == "bad":
+            raise ValueError("a bug")
+        seen.append(key)
+        done.set()
+
+    counters: Counter[str] = Counter()
+    workers = Workers(name="w", reconcile=reconcile, counters=counters, count=1)
+    workers.add("bad")
+    workers.add("good")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(workers.run())
+        await done.wait()
+        task.cancel()
+    assert (seen, counters["w_errors"]) == (["good"], 1)
+
+
+async def test_batches_stop_at_the_first_failure():
+    tried: list[int] = []
+
+    async def act(number: int) -> None:
+        tried.append(number)
+        if number == 4:
+            raise ApiStatus(403, "Forbidden", "no")
+
+    await in_batches(range(4), act)
+    assert tried == [0, 1, 2, 3]
+    with pytest.raises(ApiStatus):
+        await in_batches(range(100), act)
+    assert len(tried) == 4 + 7  # batches of 1, 2 and 4

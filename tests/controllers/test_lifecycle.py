@@ -338,3 +338,48 @@ async def test_dependents_of_a_custom_resource_go_with_its_definition(run_world)
             return await world.get(CONFIGMAPS, "c") is None
 
         await world.until(gone)
+
+
+async def test_garbage_is_collected_when_a_definition_changes_its_version(run_world):
+    async with run_world(Options()) as world:
+        await with_widgets(world)
+        owner = await world.create(WIDGETS, widget("owner"))
+        schema = CRD["spec"]["versions"][0]["schema"]
+        versions = [
+            {"name": "v1", "served": True, "storage": False, "schema": schema},
+            {"name": "v2", "served": True, "storage": True, "schema": schema},
+        ]
+        await world.patch(CRDS, "widgets.example.com", {"spec": {"versions": versions}}, None)
+        reference = {
+            "apiVersion": "example.com/v1",
+            "kind": "Widget",
+            "name": "owner",
+            "uid": owner["metadata"]["uid"],
+        }
+        meta = {"name": "c", "ownerReferences": [reference]}
+        await world.create(CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+        await world.delete(GVR("example.com", "v2", "widgets"), "owner")
+
+        async def gone():
+            return await world.get(CONFIGMAPS, "c") is None
+
+        await world.until(gone)
+
+
+async def test_pods_of_a_node_that_was_deleted_are_removed_after_a_while(world):
+    await world.deployment(replicas=2)
+    await world.rolled_out(2)
+    collector = world.controllers.find("pod-gc")
+    await world.delete(NODES, "n1", None)
+    now = 1000.0
+
+    async def moved():
+        nonlocal now
+        now += 41.0  # as if so much time passed between two looks
+        await collector.collect(now)
+        pods = await world.all(PODS)
+        return len(pods) == 2 and {p["spec"].get("nodeName") for p in pods} == {"n2"}
+
+    assert not await moved()  # the first look only notices
+    await world.until(moved)
+    assert world.controllers.counters["pods_collected"] >= 1

@@ -78,6 +78,14 @@ class Controllers:
         # Last, because it is content with metadata of kinds that nobody keeps whole.
         self._controllers.append(GarbageCollector(context, resources))
 
+    def find(self, name: str) -> Controller:
+        """Return the controller of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {c.name: c for c in self._controllers}[name]
+
     @property
     def counters(self) -> Mapping[str, int]:
         """Plain counters by name, for a metrics page."""
