@@ -5,8 +5,6 @@ Nothing heavy is imported here: edgecore's memory starts with this module.
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 
 from edgehive.cli.console import is_for_a_person, leaves_of, print_error
@@ -81,12 +79,17 @@ def _guarded(program: str, run: Callable[[], int]) -> int:
             for leaf in leaves_of(exc):
                 print_error(program, leaf)
             if os.environ.get("EDGEHIVE_DEBUG"):
+                import traceback
+
                 traceback.print_exc()
             return 1
         return _report_bug(program, exc)
 
 
 def _report_bug(program: str, error: Exception) -> int:
+    import tempfile
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     if os.environ.get("EDGEHIVE_DEBUG"):
         sys.stderr.write(text)

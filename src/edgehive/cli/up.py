@@ -3,7 +3,6 @@
 import argparse
 import errno
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -183,7 +182,7 @@ class _Up:
 
     def _print_next_steps(self) -> None:
         line = self._console.line
-        kubectl = "kubectl" if shutil.which("kubectl") else f"{own_command()} kubectl"
+        kubectl = "kubectl" if _is_on_path("kubectl") else f"{own_command()} kubectl"
         example = Path(__file__).parents[3] / "examples" / "hello.yaml"
         where = os.path.relpath(example) if example.exists() else "examples/hello.yaml"
         ready = [node for node in self._names if self._supervisor.nodes_ready.get(node)]
@@ -204,9 +203,15 @@ class _Up:
 def own_command() -> str:
     """How this program was called."""
     path = Path(sys.argv[0])
-    if shutil.which("edgehive"):
+    if _is_on_path("edgehive"):
         return "edgehive"
     return os.path.relpath(path) if path.name == "edgehive" else f"{sys.executable} -m edgehive"
+
+
+def _is_on_path(program: str) -> bool:
+    """`shutil.which`, without the compression libraries that `shutil` loads."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.access(os.path.join(place, program), os.X_OK) for place in places if place)  # noqa: PTH118
 
 
 def check_free(uses: list[PortUse], patience: float = 3.0) -> None:

@@ -48,18 +48,18 @@ def run_status(arguments: argparse.Namespace) -> int:
     state = "up" if up else "starting" if holder else "left behind" if processes else "down"
     console.line(f"edgehive is {state}; data in {layout.root}")
     if holder:
-        console.line(f"  {'supervisor':<24} pid {holder:<8} {_resident_megabytes(holder):6.1f} MB")
+        console.line(f"  {'supervisor':<24} pid {holder:<8} {_resident_mib(holder):6.1f} MiB")
     for process in processes:
-        console.line(f"  {process.name:<24} pid {process.pid:<8} {_resident_megabytes(process.pid):6.1f} MB")
+        console.line(f"  {process.name:<24} pid {process.pid:<8} {_resident_mib(process.pid):6.1f} MiB")
     if holder:
         console.line(f"  API server https://127.0.0.1:{remembered_options(layout).api_port}")
         console.line(f"  KUBECONFIG={layout.kubeconfig}")
     return 0 if up else 1
 
 
-def _resident_megabytes(pid: int) -> float:
+def _resident_mib(pid: int) -> float:
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -58,6 +57,8 @@ class Supervisor:
                 stack.enter_context(sock)
             path = self._layout.run / "notify.sock"
             if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
+                import tempfile  # drags in compression libraries; a short path is the rule
+
                 path = (
                     Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgehive-"))) / "notify.sock"
                 )
