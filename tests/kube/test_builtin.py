@@ -177,6 +177,14 @@ def test_service_secret_and_namespace_defaults():
     assert namespace["metadata"]["labels"] == {"kubernetes.io/metadata.name": "prod"}
 
 
+def test_nulls_among_values_become_zero_as_in_go():
+    spec = {"containers": [None, {"name": "c", "args": ["a", None]}], "nodeSelector": {"a": None}}
+    obj = defaulted("Pod", {"metadata": {"name": "x"}, "spec": spec})
+    assert obj["spec"]["containers"][1]["args"] == ["a", ""]
+    assert obj["spec"]["nodeSelector"] == {"a": ""}
+    assert obj["spec"]["containers"][0]["resources"] == {}
+
+
 def test_nulls_mean_absent():
     obj = defaulted(
         "Pod",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgehive.kube import fielderror as err
+from edgehive.kube.builtin import TYPES
 from edgehive.kube.fielderror import FieldError
 from edgehive.kube.jsonpath import BadPath, check_path
 from edgehive.kube.names import name_problem
@@ -221,7 +222,7 @@ def _structural(node: Object, path: str, depth: int, errors: list[FieldError]) -
         if isinstance(sub, Mapping):
             _structural(sub, f"{path}.properties[{key}]", depth + 1, errors)
     for key in ("items", "additionalProperties"):
-        if isinstance(node.get(key), Mapping):
+        if isinstance(node.get(key), Mapping) and _is_schema(node[key], f"{path}.{key}", errors):
             _structural(node[key], f"{path}.{key}", depth + 1, errors)
     for key in ("allOf", "anyOf", "oneOf", "not"):
         subs = node.get(key)
@@ -229,6 +230,13 @@ def _structural(node: Object, path: str, depth: int, errors: list[FieldError]) -
             subs if isinstance(subs, list) else [subs] if isinstance(subs, Mapping) else []
         ):
             _value_validation(sub, f"{path}.{key}[{index}]" if key != "not" else f"{path}.not", node, errors)
+
+
+def _is_schema(node: Object, path: str, errors: list[FieldError]) -> bool:
+    """Check the types in a part that the API leaves open because it may also be a list or a boolean."""
+    wrong = TYPES.get("JSONSchemaProps").validate(node, path)
+    errors += wrong
+    return not wrong
 
 
 def _check_type(node: Object, path: str, depth: int, errors: list[FieldError]) -> None:

@@ -14,14 +14,27 @@ def fill(schema: Schema, value: Any) -> None:
     if isinstance(value, dict):
         _fill_object(shape, value)
     elif isinstance(value, list) and shape.items is not None:
+        if shape.decoded and None in value:
+            value[:] = [_zero(shape.items) if item is None else item for item in value]
         for item in value:
             fill(shape.items, item)
+
+
+def _zero(schema: Schema) -> Any:
+    """What null among the values of a list or map becomes in a Go struct."""
+    shape = schema.resolve()
+    if shape.type == "object":
+        return {}
+    return {"string": "", "integer": 0, "number": 0, "boolean": False, "array": []}.get(shape.type)
 
 
 def _fill_object(shape: Schema, value: dict[str, Any]) -> None:
     for key, sub in shape.properties.items():
         if value.get(key) is None:
             _fill_absent(shape, value, key, sub)
+    if shape.decoded and shape.additional is not None:
+        for key in [key for key, item in value.items() if item is None]:
+            value[key] = _zero(shape.additional)
     for key, item in value.items():
         known = shape.properties.get(key) or shape.additional
         if known is not None and item.__class__ in (dict, list):
