@@ -82,7 +82,7 @@ format: dev
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
 
 sim: dev
-	@$(PY) -m tests.sim $(ARGS)
+	@$(PY) tests/sim/run.py $(if $(ARGS),$(ARGS),--seeds 5000 --seconds 90)
 
 bench: dev
 	@$(PY) -m bench $(ARGS)
