@@ -16,6 +16,7 @@ from edgehive.controllers.gc_graph import Graph, OwnerState, item_of
 from edgehive.controllers.liveness import (
     Disruption,
     Grace,
+    Heartbeats,
     autonomous,
     disruption,
     eviction_delay,
@@ -141,6 +142,18 @@ def node(
 def test_a_node_that_has_reported_gets_less_patience():
     assert overdue(node(), 39, Grace()) == 1
     assert overdue(node(ready=""), 39, Grace()) == 21
+
+
+def test_nobody_grows_silent_while_we_sleep_ourselves():
+    heartbeats = Heartbeats(stall=15)
+    assert heartbeats.hear("n", "one", 0) == 0
+    for now in (5, 10, 15):
+        heartbeats.tick(now)
+    assert heartbeats.hear("n", "one", 20) == 20
+    assert heartbeats.hear("n", "one", 520) == 20  # 500 seconds of them we did not look
+    assert heartbeats.hear("n", "two", 530) == 0
+    heartbeats.forget("n")
+    assert heartbeats.hear("n", "two", 535) == 0
 
 
 def test_silence_makes_everything_unknown_once():

@@ -42,6 +42,38 @@ class Grace:
     """For a node that has never reported."""
 
 
+class Heartbeats:
+    """When each node was last heard of, by our own clock.
+
+    While we do not run ourselves (a suspended machine, a stopped process) nobody's silence grows.
+    """
+
+    def __init__(self, *, stall: float = 15.0) -> None:
+        self._stall = stall
+        self._heard: dict[str, tuple[object, float]] = {}
+        self._ticked: float | None = None
+
+    def tick(self, now: float) -> None:
+        """Note that we run; to be called more often than every `stall` seconds."""
+        gap = now - self._ticked if self._ticked is not None else 0.0
+        self._ticked = now
+        if gap > self._stall:
+            self._heard = {name: (signs, at + gap) for name, (signs, at) in self._heard.items()}
+
+    def hear(self, name: str, signs: object, now: float) -> float:
+        """Take a node's signs of life; return for how long they have been the same."""
+        self.tick(now)
+        known = self._heard.get(name)
+        if known is None or known[0] != signs:
+            self._heard[name] = (signs, now)
+            return 0.0
+        return now - known[1]
+
+    def forget(self, name: str) -> None:
+        """The node is gone."""
+        self._heard.pop(name, None)
+
+
 def overdue(node: Node, silent: float, grace: Grace) -> float:
     """Return how many seconds `node` may stay silent yet, given that it has been for `silent` seconds."""
     reported = condition(node.status.conditions, "Ready") is not None

@@ -7,6 +7,7 @@ from edgehive.controllers.context import Context
 from edgehive.controllers.liveness import (
     Disruption,
     Grace,
+    Heartbeats,
     autonomous,
     disruption,
     heartbeat,
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _LEASE_NAMESPACE = "kube-node-lease"
 _EVICTION_INTERVAL = 10.0  # at most one more node is emptied in that time
 _LOOK_AGAIN = 5.0
+_TICK = 5.0
 
 
 class NodeLifecycle:
@@ -58,7 +60,7 @@ class NodeLifecycle:
         self._pods = context.informers.full(PODS)
         self._pods.add_index("node", by_node)
         self._recorder = context.events.recorder("node-controller")
-        self._heard: dict[str, tuple[tuple[str, float], float]] = {}
+        self._heartbeats = Heartbeats()
         self._marked: set[str] = set()  # nodes whose pods have been marked not ready
         self._last_eviction = float("-inf")
         self._workers: Workers[str] = Workers(
@@ -71,12 +73,19 @@ class NodeLifecycle:
         """Watch until cancelled."""
         for informer in (self._nodes, self._leases, self._pods):
             await informer.synced()
-        await self._workers.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick(), name="node-lifecycle tick")
+            group.create_task(self._workers.run(), name="node-lifecycle workers")
+
+    async def _tick(self) -> None:
+        while True:
+            self._heartbeats.tick(asyncio.get_running_loop().time())
+            await asyncio.sleep(_TICK)
 
     def _node_changed(self, change: Change) -> None:
         name = change.object.meta.name
         if change.new is None:
-            self._heard.pop(name, None)
+            self._heartbeats.forget(name)
             self._marked.discard(name)
             for cached in self._nodes.items():  # how much is disrupted may have changed for the others
                 self._workers.add(cached.meta.name)
@@ -95,16 +104,10 @@ class NodeLifecycle:
 
     def _hear(self, node: Node) -> float:
         """Note signs of life; return for how long there have been none."""
-        now = asyncio.get_running_loop().time()
         name = node.metadata.name
         lease = self._leases.get(_LEASE_NAMESPACE, name)
         renewed = (decode_lease(lease.raw).spec.renew_time or "") if lease else ""
-        signs = (renewed, heartbeat(node))
-        known = self._heard.get(name)
-        if known is None or known[0] != signs:
-            self._heard[name] = (signs, now)
-            return 0.0
-        return now - known[1]
+        return self._heartbeats.hear(name, (renewed, heartbeat(node)), asyncio.get_running_loop().time())
 
     async def _reconcile(self, name: str) -> float | None:
         cached = self._nodes.get("", name)
