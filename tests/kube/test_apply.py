@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgehive.kube.apply import ANCIENT, MAX_UPDATERS, server_side_apply, track_update
@@ -248,12 +248,14 @@ def _deployments(draw):
     return obj
 
 
+@settings(max_examples=60, deadline=None)
 @given(_deployments())
 def test_encoded_field_sets_can_be_read_back(obj):
     paths = field_set(SCHEMAS["Deployment"], obj)
     assert decode_fields(encode_fields(paths)) == paths
 
 
+@settings(max_examples=60, deadline=None)
 @given(_deployments(), _deployments())
 def test_compare_tells_exactly_what_changes(old, new):
     schema = SCHEMAS["Deployment"]
@@ -264,6 +266,7 @@ def test_compare_tells_exactly_what_changes(old, new):
     assert not compare(schema, old, copy.deepcopy(old))
 
 
+@settings(max_examples=60, deadline=None)
 @given(_deployments(), _deployments())
 def test_merge_holds_everything_applied(old, new):
     schema = SCHEMAS["Deployment"]
@@ -274,6 +277,7 @@ def test_merge_holds_everything_applied(old, new):
     assert not changes.modified
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), _deployments()), min_size=1, max_size=5))
 def test_forced_applies_leave_the_last_ones_wishes_and_are_idempotent(steps):
     live, wishes = None, {}

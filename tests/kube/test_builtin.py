@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgehive.kube.builtin import BUILTIN, TYPES
@@ -197,6 +197,7 @@ def test_nulls_mean_absent():
     assert "containers" not in obj["spec"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=3),

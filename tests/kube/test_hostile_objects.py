@@ -89,7 +89,7 @@ def _shaped(schema, depth=0):
 
 
 @pytest.mark.parametrize("kind", sorted(INFOS))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_kind_survives_any_object(kind, data):
     info = INFOS[kind]
@@ -106,7 +106,7 @@ def test_every_kind_survives_any_object(kind, data):
     track_update(None, obj, manager="m", now="t", schema=schema, api_version=info.api_version)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     _json([*_SOME, *_PATCHY]),
     st.dictionaries(
@@ -123,7 +123,7 @@ def test_strategic_patches_are_applied_or_refused(doc, patch):
     assert result == 400 or isinstance(result, dict)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_applies_are_carried_out_or_refused(data):
     schema = INFOS["Deployment"].schema
@@ -165,7 +165,7 @@ _KEYWORDS = [
 ]
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(_KEYWORDS),

@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgehive.kube.builtin import BUILTIN
@@ -81,6 +81,7 @@ def test_json_patches_that_do_not_fit(doc, ops, code):
     assert caught.value.code == code
 
 
+@settings(max_examples=60, deadline=None)
 @given(_json, _json)
 def test_merge_patch_follows_the_algorithm_of_the_rfc(target, patch):
     def rfc7386(target, patch):
@@ -99,6 +100,7 @@ def test_merge_patch_follows_the_algorithm_of_the_rfc(target, patch):
     assert (target, patch) == before
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text("ab"), _json), st.dictionaries(st.text("ab"), _json))
 def test_a_made_merge_patch_leads_to_the_wanted_object(old, new):
     old, new = drop_nulls(old), drop_nulls(new)
@@ -210,6 +212,7 @@ _containers = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(_containers, _containers)
 def test_merging_keyed_lists_twice_changes_nothing_more(old, new):
     once = smp(pod(*old), pod(*copy.deepcopy(new)))
@@ -217,6 +220,7 @@ def test_merging_keyed_lists_twice_changes_nothing_more(old, new):
     assert {c["name"] for c in once["spec"]["containers"]} == {c["name"] for c in old + new}
 
 
+@settings(max_examples=60, deadline=None)
 @given(_containers, _containers)
 def test_a_patch_as_kubectl_computes_it_gives_the_wanted_list(old, new):
     names = {c["name"] for c in new}

@@ -1,7 +1,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgehive.kube.quantity import canonical_quantity, format_quantity, is_quantity, parse_quantity
@@ -57,6 +57,7 @@ def test_canonical_form(text, canonical):
     assert canonical_quantity(text) == canonical
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(-(2**62), 2**62), st.booleans())
 def test_format_and_parse_are_inverse(number, binary):
     assert parse_quantity(format_quantity(number, binary=binary)) == number
@@ -64,6 +65,7 @@ def test_format_and_parse_are_inverse(number, binary):
     assert parse_quantity(format_quantity(milli)) == milli
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="0123456789.eEinumkKMGTPi+-", max_size=12))
 def test_parse_raises_only_value_error(text):
     try:

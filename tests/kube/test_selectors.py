@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgehive.kube.refs import EVENTS, NODES, PODS
@@ -100,12 +100,14 @@ _requirements = st.builds(
 ) | st.builds(Requirement, key=_names, op=st.sampled_from(("exists", "!")))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(_requirements, max_size=4))
 def test_text_form_means_the_same(requirements):
     selector = LabelSelector(tuple(requirements))
     assert LabelSelector.parse(str(selector)) == selector
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_parsed_or_refused(text):
     for parse in (LabelSelector.parse, FieldSelector.parse):
@@ -135,6 +137,7 @@ def test_field_selectors():
         FieldSelector.parse("spec.foo=x").require_supported(PODS)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(_names, st.booleans(), st.text(max_size=6)), max_size=3))
 def test_field_selector_text_form_means_the_same(terms):
     selector = FieldSelector(tuple(terms))

@@ -194,15 +194,44 @@ def _structural(node: Object, path: str, depth: int, errors: list[FieldError]) -
     if depth > _DEEPEST:
         errors.append(err.forbidden(path, f"schemas may be nested {_DEEPEST} deep at most"))
         return
+    if not _open_parts_are_schemas(node, path, errors):
+        return
     _check_type(node, path, depth, errors)
-    for key, why in (
-        ("$ref", "$ref is not supported"),
-        ("definitions", "definitions is not supported"),
-        ("dependencies", "dependencies is not supported"),
-        ("patternProperties", "patternProperties is not supported"),
-    ):
-        if node.get(key):
-            errors.append(err.forbidden(f"{path}.{key}", why))
+    _check_keywords(node, path, errors)
+    _check_lists(node, path, errors)
+    _check_pattern(node, path, errors)
+    for key, sub in (node.get("properties") or {}).items():
+        if isinstance(sub, Mapping):
+            _structural(sub, f"{path}.properties[{key}]", depth + 1, errors)
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), Mapping):
+            _structural(node[key], f"{path}.{key}", depth + 1, errors)
+    for key in ("allOf", "anyOf", "oneOf", "not"):
+        subs = node.get(key)
+        for index, sub in enumerate(
+            subs if isinstance(subs, list) else [subs] if isinstance(subs, Mapping) else []
+        ):
+            _value_validation(sub, f"{path}.{key}[{index}]" if key != "not" else f"{path}.not", node, errors)
+
+
+def _open_parts_are_schemas(node: Object, path: str, errors: list[FieldError]) -> bool:
+    """Check the types in the parts that the API leaves open: they may also be a list, or a boolean."""
+    before = len(errors)
+    for key in ("items", "additionalProperties"):
+        part = node.get(key)
+        if isinstance(part, Mapping):
+            errors += TYPES.get("JSONSchemaProps").validate(part, f"{path}.{key}")
+        elif part is not None and not (key == "additionalProperties" and isinstance(part, bool)):
+            errors.append(err.invalid_value(f"{path}.{key}", part, "must be a schema"))
+    return len(errors) == before
+
+
+def _check_keywords(node: Object, path: str, errors: list[FieldError]) -> None:
+    errors.extend(
+        err.forbidden(f"{path}.{key}", f"{key} is not supported")
+        for key in ("$ref", "definitions", "dependencies", "patternProperties")
+        if node.get(key)
+    )
     if node.get("uniqueItems"):
         errors.append(
             err.forbidden(
@@ -216,27 +245,6 @@ def _structural(node: Object, path: str, depth: int, errors: list[FieldError]) -
                 f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive"
             )
         )
-    _check_lists(node, path, errors)
-    _check_pattern(node, path, errors)
-    for key, sub in (node.get("properties") or {}).items():
-        if isinstance(sub, Mapping):
-            _structural(sub, f"{path}.properties[{key}]", depth + 1, errors)
-    for key in ("items", "additionalProperties"):
-        if isinstance(node.get(key), Mapping) and _is_schema(node[key], f"{path}.{key}", errors):
-            _structural(node[key], f"{path}.{key}", depth + 1, errors)
-    for key in ("allOf", "anyOf", "oneOf", "not"):
-        subs = node.get(key)
-        for index, sub in enumerate(
-            subs if isinstance(subs, list) else [subs] if isinstance(subs, Mapping) else []
-        ):
-            _value_validation(sub, f"{path}.{key}[{index}]" if key != "not" else f"{path}.not", node, errors)
-
-
-def _is_schema(node: Object, path: str, errors: list[FieldError]) -> bool:
-    """Check the types in a part that the API leaves open because it may also be a list or a boolean."""
-    wrong = TYPES.get("JSONSchemaProps").validate(node, path)
-    errors += wrong
-    return not wrong
 
 
 def _check_type(node: Object, path: str, depth: int, errors: list[FieldError]) -> None:
