@@ -63,11 +63,11 @@ $(VENV)/.installed-kubectl: $(VENV)/.made
 KUBECTL := $(if $(shell command -v kubectl 2>/dev/null),,$(VENV)/.installed-kubectl)
 
 up: python-is-fine
-	@$(MAKE) --no-print-directory $(VENV)/.installed $(KUBECTL)
+	@$(MAKE) --no-print-directory -s $(VENV)/.installed $(KUBECTL)
 	@exec $(VENV)/bin/edgehive up $(ARGS)
 
 dev: python-is-fine
-	@$(MAKE) --no-print-directory $(VENV)/.installed-dev $(VENV)/.installed-kubectl
+	@$(MAKE) --no-print-directory -s $(VENV)/.installed-dev $(VENV)/.installed-kubectl
 .PHONY: dev
 
 test: dev

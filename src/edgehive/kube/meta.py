@@ -37,7 +37,7 @@ class Meta(msgspec.Struct, frozen=True, rename="camel", gc=False):
 
     @property
     def rv(self) -> int:
-        """resourceVersion as a number; 0 when absent or not a decimal string (never raises)."""
+        """The resourceVersion as a number; 0 when absent or not a decimal string (never raises)."""
         text = self.resource_version
         return int(text) if text.isascii() and text.isdigit() else 0
 
