@@ -181,6 +181,26 @@ def test_retain_keys_of_volumes_and_strategy():
     assert smp(deployment, recreate, "Deployment") == {"spec": {"strategy": {"type": "Recreate"}}}
 
 
+def test_a_status_patch_as_node_agents_send_it():
+    old = {"status": {"conditions": [{"type": "Ready", "status": "False"}], "podIPs": [{"ip": "10.0.0.1"}]}}
+    patch = {
+        "metadata": {"uid": "u"},
+        "status": {
+            "$setElementOrder/conditions": [{"type": "Initialized"}, {"type": "Ready"}],
+            "$setElementOrder/podIPs": [{"ip": "10.0.0.2"}],
+            "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
+            "podIPs": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1", "$patch": "delete"}],
+        },
+    }
+    assert smp(old, patch) == {
+        "metadata": {"uid": "u"},
+        "status": {
+            "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
+            "podIPs": [{"ip": "10.0.0.2"}],
+        },
+    }
+
+
 def test_null_deletes_and_is_never_kept():
     assert smp({"metadata": {"labels": {"x": "1"}}}, {"metadata": {"labels": {"x": None, "y": None}}}) == {
         "metadata": {"labels": {}}
