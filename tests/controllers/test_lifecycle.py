@@ -118,6 +118,13 @@ async def test_when_every_node_is_silent_nobody_is_evicted(run_world):
         await asyncio.sleep(0.3)
         assert len(await world.all(PODS)) == 1
         assert await taints_of(world, "n1") == {("unreachable", "NoSchedule")}
+        await world.report("n1", "True", "2026-02-02T00:00:00Z")
+
+        async def ready_again():
+            (pod,) = await world.all(PODS)
+            return [c for c in pod["status"]["conditions"] if c["type"] == "Ready" and c["status"] == "True"]
+
+        await world.until(ready_again)
 
 
 async def test_an_autonomous_edge_node_keeps_its_pods(run_world):

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE = "kube-node-lease"
 _EVICTION_INTERVAL = 10.0  # at most one more node is emptied in that time
+_LOST = "NodeNotReady"
 _LOOK_AGAIN = 5.0
 _TICK = 5.0
 
@@ -61,7 +62,7 @@ class NodeLifecycle:
         self._pods.add_index("node", by_node)
         self._recorder = context.events.recorder("node-controller")
         self._heartbeats = Heartbeats()
-        self._marked: set[str] = set()  # nodes whose pods have been marked not ready
+        self._marked: dict[str, bool] = {}  # node -> whether its pods were last marked as lost
         self._last_eviction = float("-inf")
         self._workers: Workers[str] = Workers(
             name=self.name, reconcile=self._reconcile, counters=context.counters, count=2
@@ -86,7 +87,7 @@ class NodeLifecycle:
         name = change.object.meta.name
         if change.new is None:
             self._heartbeats.forget(name)
-            self._marked.discard(name)
+            self._marked.pop(name, None)
             for cached in self._nodes.items():  # how much is disrupted may have changed for the others
                 self._workers.add(cached.meta.name)
         self._workers.add(name)
@@ -118,11 +119,11 @@ class NodeLifecycle:
         if left <= 0:
             node = await self._silence(node)
         state = readiness(node)
-        if state == "True":
-            self._marked.discard(name)
-        elif name not in self._marked and condition(node.status.conditions, "Ready") is not None:
-            await self._mark_pods(node)
-            self._marked.add(name)
+        lost = state != "True"
+        reported = condition(node.status.conditions, "Ready") is not None
+        if reported and self._marked.get(name) is not lost:
+            await self._mark_pods(node, lost=lost)
+            self._marked[name] = lost
         await self._taint(node, state)
         emptied = any(t.effect == "NoExecute" for t in node.spec.taints or ())
         waits = [left] if left > 0 else []
@@ -164,14 +165,20 @@ class NodeLifecycle:
             return False
         return now - self._last_eviction >= _EVICTION_INTERVAL
 
-    async def _mark_pods(self, node: Node) -> None:
-        """Say that the pods of a lost node are not ready, so that nobody counts on them."""
+    async def _mark_pods(self, node: Node, *, lost: bool) -> None:
+        """Say that the pods of a lost node are not ready, or take that back.
+
+        An edge that was only out of reach reports what has changed since, and nothing if nothing has: what we
+        said about its pods is ours to take back. What it said itself carries another reason and stays.
+        """
         for cached in self._pods.by_index("node", node.metadata.name):
             pod = decode_pod(cached.raw)
-            if not pod_ready(pod):
+            ready = condition(pod.status.conditions, "Ready")
+            ours = ready is not None and ready.status == "False" and ready.reason == _LOST
+            if not (pod_ready(pod) if lost else ours):
                 continue
-            lost = Condition(type="Ready", status="False", reason="NodeNotReady")
-            conditions = set_condition(pod.status.conditions, lost, self._context.clock())
+            mark = Condition(type="Ready", status="False" if lost else "True", reason=_LOST if lost else "")
+            conditions = set_condition(pod.status.conditions, mark, self._context.clock())
             change = {"status": {"conditions": conditions_json(conditions)}}
             try:
                 await self._context.patch(PODS, cached.meta, change, subresource="status", locked=True)
@@ -179,6 +186,6 @@ class NodeLifecycle:
                 if exc.code != 404:
                     raise
                 continue
-            self._recorder.event(
-                Subject("v1", "Pod", cached.meta), "Warning", "NodeNotReady", "Node is not ready"
-            )
+            if lost:
+                subject = Subject("v1", "Pod", cached.meta)
+                self._recorder.event(subject, "Warning", _LOST, "Node is not ready")
