@@ -192,6 +192,8 @@ def no_such_resource() -> ApiStatus:
 
 
 def storage_status(error: StorageError) -> ApiStatus:
-    """507: the disk refused, nothing was changed, and trying again later may work."""
-    message = f"Internal error occurred: the change was not stored: {error}"
-    return ApiStatus(507, "InternalError", message, {"retryAfterSeconds": 5})
+    """507: the disk refused and nothing was changed.
+
+    Without a Retry-After: Go clients would keep a person waiting for ten of them before they say what is wrong.
+    """
+    return ApiStatus(507, "InternalError", f"Internal error occurred: the change was not stored: {error}")
