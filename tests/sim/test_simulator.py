@@ -6,7 +6,7 @@ from sim_cloud import Cloud
 from sim_edge import Edge
 from sim_world import World, explain, plan_of, simulate
 
-SEEDS = 160
+SEEDS = 120
 PATIENCE = 400
 """Schedules within which a planted fault must show."""
 
