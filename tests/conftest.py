@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 
 
+def pytest_configure() -> None:
+    """Say that there is no event loop yet: asked for the current one, Python 3.11 makes one that nobody closes."""
+    asyncio.set_event_loop(None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

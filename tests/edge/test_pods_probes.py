@@ -216,7 +216,8 @@ def test_probes_and_hooks_on_real_processes(tmp_path: Path) -> None:
         roots = edged.base / "root" / "process" / "containers"
         root = next(roots.iterdir()) / "root"
         assert (root / "hooked").exists()
-        assert ["web", "Unhealthy", "Readiness probe failed: exit code 1"] in edged.got()["events"]
+        unhealthy = ["web", "Unhealthy", "Readiness probe failed: exit code 1"]
+        edged.wait("the event", lambda: unhealthy in edged.got()["events"])
         (root / "ready").touch()
         edged.wait("ready", lambda: status().get("ready"))
         before = edged.status("web")

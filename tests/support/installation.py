@@ -216,6 +216,7 @@ class Installation:
             self.kill()
         end_leftovers(recorded_processes(self.layout), patience=2.0)
         end_processes_below(self.root)
+        unmount_below(self.root)
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -256,6 +257,13 @@ def end_processes_below(root: Path) -> None:
     for pid in pod_processes(root):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def unmount_below(root: Path) -> None:
+    """Take away the in-memory volumes of pods that were left running."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(f"{root}/")), reverse=True):
+        subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
 
 
 @contextlib.contextmanager
