@@ -20,7 +20,6 @@ from edgehive.wire.rows import (
     answer_key,
     plan_answer,
     plan_incoming,
-    plan_unclaimed,
     store_failure,
 )
 
@@ -211,8 +210,6 @@ def test_an_unclaimed_answer_is_stored_since_the_cloud_takes_it_for_delivered() 
         up("response", "default/serviceaccounttoken/sa", {"status": {"token": "t"}}, parent_id="q"),
     ):
         assert plan_incoming(other, None) == Plan(ack=other)
-        assert plan_unclaimed(other) == other
-    assert plan_unclaimed(up("response", "x", "OK", group="user")) is None
 
 
 def test_a_failed_write_is_reported_as_the_original_does() -> None:

@@ -44,7 +44,6 @@ from edgehive.wire.rows import (
     answer_key,
     plan_answer,
     plan_incoming,
-    plan_unclaimed,
     store_failure,
 )
 from edgehive.wire.session import Stamp
@@ -112,10 +111,6 @@ class MetaManager:
     async def receive(self, delivery: Delivery[Message]) -> None:
         """Take one message of group ``resource`` or ``func``: write, acknowledge, tell."""
         message = delivery.message
-        if message.parent_id:
-            if (unclaimed := plan_unclaimed(message)) is not None:
-                self._cloud.send_ack(unclaimed)
-            return
         try:
             stored = self._store.get(message.resource)
             plan = plan_incoming(message, stored)

@@ -223,11 +223,6 @@ def plan_answer(request: Message, answer: Message, stored: Row | None) -> Answer
     return Answer(body, None, _answer_changes(request, answer, body, stored), ack)
 
 
-def plan_unclaimed(answer: Message) -> Message | None:
-    """What to acknowledge for an answer whose requester is gone; prefer `plan_incoming`, which also stores it."""
-    return answer if answer.operation == RESPONSE and answer.group != cls.USER_GROUP else None
-
-
 def answer_key(request: Message) -> str:
     """The key of the row an answer to `request` may change (a podpatch answer goes to the pod's row)."""
     target = res.find_resource(request.resource)
