@@ -149,6 +149,19 @@ class KubeClient:
         """GET any path, e.g. ``/version`` or ``/apis``."""
         return await self._request("GET", path, query=query)
 
+    async def request(
+        self,
+        method: str,
+        path: str,
+        options: WriteOptions = CLUSTER,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        """Do any request, in the name that `options` gives; `path` must be percent-encoded."""
+        return await self._request(method, path, options, query=query, body=body, content_type=content_type)
+
     async def _request(
         self,
         method: str,

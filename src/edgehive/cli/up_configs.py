@@ -49,6 +49,7 @@ def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
                 "unixsocket": {"enable": False, "address": f"unix://{layout.run}/kubeedge.sock"},
             },
             "cloudStream": {"enable": False, "streamPort": ports.stream, "tunnelPort": ports.tunnel},
+            "dynamicController": {"enable": True},
             "router": {"enable": False},
         },
     }

@@ -6,18 +6,20 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
-from edgehive.aio.kubeclient import KubeClient
+from edgehive.aio.kubeclient import KubeClient, object_path
 from edgehive.aio.supervise import Service, supervise
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.config_load import local_address, split_address
 from edgehive.cloud.crds import ensure_crds
 from edgehive.cloud.downstream import Downstream
+from edgehive.cloud.dynamic import DynamicController, RequestApi, WatchReview
+from edgehive.cloud.dynamic_watch import Watches
 from edgehive.cloud.events import NodeEvents
 from edgehive.cloud.https import EnrollmentApi, LegacyReport
 from edgehive.cloud.hub import CloudHub
@@ -40,6 +42,8 @@ from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kube.api import KubeApi
 from edgehive.kube.kubeconfig import KubeConfig
 from edgehive.kube.status import ApiStatus
+from edgehive.wire.application import Application
+from edgehive.wire.classify import DYNAMIC_CONTROLLER
 from edgehive.wire.objectsync import SyncWriter
 from edgehive.wire.pool import PoolLimits
 
@@ -111,6 +115,8 @@ class CloudCore:
             Service("join token", tokens.run),
             *(await self._ports(parts)),
         ]
+        if parts.watches is not None:
+            services.append(Service("dynamic controller", parts.watches.run))
         if self._config.modules.sync_controller.enable:
             services.append(Service("orphaned records", parts.sync.run_cleanup))
         await supervise(*services)
@@ -191,16 +197,20 @@ class CloudParts:
             api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes
         )
         self.controller = self._controller(config, api, address)
+        self.watches: Watches | None = None
+        self.dynamic: DynamicController | None = None
+        if config.modules.dynamic_controller.enable:
+            self.watches, self.dynamic = self._dynamic(config, api)
         self.nodes = NodeTable(
             world=self.view,
             writer=self.writer,
             stamp=self.stamp,
             handle=self.controller.handle,
             fetch=self.view.fetch,
-            routes={},
+            routes={DYNAMIC_CONTROLLER: self.dynamic.receive} if self.dynamic is not None else {},
             ca_pem=lambda: self._kubernetes_ca,
             on_plan=self.sync.plan_changed,
-            on_connect=Ownership(api=api, nodes=self.caches.nodes, address=address).claim,
+            on_connect=self._on_connect(Ownership(api=api, nodes=self.caches.nodes, address=address)),
             settings=NodeSettings(
                 keepalive=float(hub.keepalive_interval),
                 write_timeout=float(hub.write_timeout),
@@ -245,6 +255,36 @@ class CloudParts:
             records=self.records,
         )
         self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking)
+
+    def _on_connect(self, ownership: Ownership) -> Callable[[str], Coroutine[Any, Any, None]]:
+        async def connected(node: str) -> None:
+            if self.watches is not None:
+                self.watches.node_connected(node)
+            await ownership.claim(node)
+
+        return connected
+
+    def _dynamic(self, config: CloudCoreConfig, api: KubeApi) -> tuple[Watches, DynamicController]:
+        assert isinstance(api, RequestApi), "any API server can be asked anything"
+        impersonate = config.modules.cloud_hub.authorization.enforced
+        watches = Watches(
+            api=api,
+            shared=self.caches.by_resource,
+            allowed=WatchReview(api=api).require if impersonate else _anything,
+            send=lambda node, message: self.nodes.send(node, message),
+            connected=lambda node: self.nodes.connected(node),
+            stamp=self.stamp,
+        )
+        controller = DynamicController(
+            api=api,
+            path=object_path,
+            watches=watches,
+            answer=lambda node, message: self.nodes.answer(node, message),
+            stamp=self.stamp,
+            impersonate=impersonate,
+            start=watches.start,
+        )
+        return watches, controller
 
     def _controller(self, config: CloudCoreConfig, api: KubeApi, address: str) -> EdgeController:
         return EdgeController(
@@ -333,6 +373,10 @@ async def _persist(step: Callable[[], Awaitable[_T]]) -> _T:
         delay = backoff.next()
         log.warning("%s; again in %.1f s", problem, delay)
         await asyncio.sleep(delay)
+
+
+async def _anything(application: Application) -> None:
+    """Without authorization of nodes an edge sees what cloudcore sees, as in KubeEdge."""
 
 
 def _ignore_report(report: LegacyReport) -> None:

@@ -197,7 +197,6 @@ def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
     absent = {
         "cloudStream": modules.cloud_stream.enable,
         "router": modules.router.enable,
-        "dynamicController": modules.dynamic_controller.enable,
         "taskManager": modules.task_manager.enable,
     }
     return [

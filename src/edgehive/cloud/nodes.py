@@ -269,6 +269,13 @@ class NodeTable:
         entry.core.send(message, self._now())
         self._settle(entry)
 
+    def answer(self, node: str, message: Outbound) -> None:
+        """Send an answer to `node`; one that has lost its link asks again, so that nothing is kept for it."""
+        entry = self._entries.get(node)
+        if entry is not None and entry.link is not None:
+            entry.link.session.send(message, self._now())
+            self._settle(entry)
+
     def record_changed(self, record: SyncRecord) -> None:
         """A record was added or changed."""
         entry = self._entries.get(record.key.node)

@@ -57,6 +57,10 @@ class Caches:
         for informer in self.all():
             await informer.synced()
 
+    def by_resource(self) -> dict[GVR, Informer]:
+        """The informers of what is delivered to edges."""
+        return {gvr: self.of(gvr) for gvr in _KINDS}
+
     def of(self, gvr: GVR) -> Informer:
         """The informer of one of the four kinds that are delivered to edges."""
         return {PODS: self.pods, CONFIGMAPS: self.configmaps, SECRETS: self.secrets, NODES: self.nodes}[gvr]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from edgehive.wire.classify import DYNAMIC_CONTROLLER
 from edgehive.wire.desired import (
     CachedObject,
     Missing,
@@ -133,6 +134,8 @@ class CloudNode:
             return session.send(message, now)
         record = self._record_for(message)
         if record is None:
+            return session.send(message, now)
+        if self._is_unrecorded(message, record):
             return session.send(message, now)
         if not self._loaded:
             # The records are not known yet, and the reconcile that waits for them covers this object.
@@ -328,6 +331,14 @@ class CloudNode:
             return None
         return SyncRecord(key, message.api_version, message.kind, resource.name)
 
+    def _is_unrecorded(self, message: Outbound, record: SyncRecord) -> bool:
+        """Whether `message` shows a watched object that is not otherwise meant for the node.
+
+        Nothing has to outlive the session then: the edge says at each connect what it watches, and lists it. With
+        records, every edge that looks at a thousand objects would cost the API server thousands of writes.
+        """
+        return message.message.source == DYNAMIC_CONTROLLER and record.key not in self._records
+
     def _gate(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
         """Hold `message` until its record exists."""
         waiting = self._waiting.setdefault(record.key, [])
@@ -368,6 +379,8 @@ class CloudNode:
     def _acknowledged(self, message: Outbound, now: float, known: SyncRecord | None = None) -> None:
         record = self._record_for(message)
         if record is None or self.session is None:
+            return
+        if known is None and self._is_unrecorded(message, record):
             return
         known = known or self._records.get(record.key, record)
         if message.is_delete:
