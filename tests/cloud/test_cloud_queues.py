@@ -1,0 +1,82 @@
+"""Order per key, bounds, and one timer for many moving deadlines."""
+
+import asyncio
+
+from edgehive.cloud.keyed import KeyedQueue
+from edgehive.cloud.timers import Deadlines
+
+
+async def test_one_key_in_order_several_keys_at_once_and_no_more_than_allowed() -> None:
+    gates = {key: asyncio.Event() for key in "abc"}
+    started: list[str] = []
+
+    async def work(item: str) -> None:
+        started.append(item)
+        await gates[item[0]].wait()
+
+    async with asyncio.TaskGroup() as group:
+        queue = KeyedQueue(start=group.create_task, work=work, parallel=2, limit=5)
+        for item in ("a1", "a2", "b1", "c1"):
+            queue.submit(item[0], item)
+        await asyncio.sleep(0)
+        assert started == ["a1", "b1"]
+        queue.submit("c", "c2")
+        assert queue.full
+        waiting = group.create_task(queue.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gates["b"].set()
+        async with asyncio.timeout(5):
+            await waiting
+        assert started == ["a1", "b1", "c1"]
+        for gate in gates.values():
+            gate.set()
+    assert sorted(started) == ["a1", "a2", "b1", "c1", "c2"]
+    assert started.index("a1") < started.index("a2")
+    assert len(queue) == 0
+
+
+async def test_work_that_fails_does_not_stop_its_key() -> None:
+    done: list[int] = []
+
+    async def work(item: int) -> None:
+        if item == 1:
+            raise ValueError(item)
+        done.append(item)
+
+    tasks = []
+    loop = asyncio.get_running_loop()
+    queue = KeyedQueue(start=lambda c: tasks.append(loop.create_task(c)), work=work)
+    for item in (1, 2):
+        queue.submit("k", item)
+    async with asyncio.timeout(5):
+        while len(tasks) < 2 or not all(t.done() for t in tasks):
+            await asyncio.sleep(0)
+    assert done == [2]
+    assert isinstance(tasks[0].exception(), ValueError)
+
+
+async def test_a_deadline_that_moves_later_fires_later_and_one_that_moves_earlier_fires_earlier() -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    due = {"later": now + 0.01, "earlier": now + 60, "gone": now + 0.01, "past": now - 1}
+    fired: list[str] = []
+    all_fired = asyncio.Event()
+
+    def fire(owner: str) -> None:
+        fired.append(owner)
+        due.pop(owner)
+        if len(fired) == 3:
+            all_fired.set()
+
+    timers = Deadlines(fire=fire, deadline=due.get)
+    for owner in list(due):
+        timers.update(owner)
+    due["later"] = now + 0.08
+    due["earlier"] = now + 0.03
+    timers.update("earlier")
+    timers.remove("gone")
+    async with asyncio.timeout(5):
+        await all_fired.wait()
+    assert fired == ["past", "earlier", "later"]
+    timers.close()
