@@ -56,6 +56,7 @@ COMMANDS = (
         "control_plane:run_control_plane",
         "control_plane:add_arguments",
     ),
+    Command("fleet", "Simulate many edges, to load a cloudcore", "fleet:run_fleet", "fleet:add_arguments"),
     Command("cloudcore", "Run cloudcore", "daemons:run_cloudcore", passes_all=True),
     Command("edgecore", "Run edgecore", "daemons:run_edgecore", passes_all=True),
     Command(

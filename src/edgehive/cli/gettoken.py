@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_gettoken(arguments: argparse.Namespace) -> int:
     """Print or store the token."""
-    token = asyncio.run(_fetch(arguments.kubeconfig, arguments.wait))
+    token = asyncio.run(fetch_token(arguments.kubeconfig, arguments.wait))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(arguments.output, token)
@@ -51,7 +51,8 @@ def run_gettoken(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _fetch(kubeconfig: str, wait: float) -> str:
+async def fetch_token(kubeconfig: str, wait: float) -> str:
+    """The token that cloudcore keeps in its Secret; waits up to `wait` seconds for one to be made."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     async with KubeClient(load_kubeconfig(kubeconfig)) as client:
