@@ -69,8 +69,10 @@ class HttpServer:
         self._quiet = asyncio.Event()
         self._loop_time: Callable[[], float] = time.monotonic
 
-    async def listen(self, host: str, port: int) -> int:
+    async def listen(self, host: str, port: int, *, shared: bool = False) -> int:
         """Bind; clients may connect at once, `run` answers them. Return the bound port.
+
+        `shared`: other processes listen there too, and the kernel deals the connections out.
 
         Raises:
             OSError: the address is in use or not ours.
@@ -81,6 +83,8 @@ class HttpServer:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.setblocking(False)
             sock.bind(address)
             sock.listen(512)

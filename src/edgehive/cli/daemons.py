@@ -68,7 +68,13 @@ def parse_daemon(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argpar
 def run_cloudcore(argv: Sequence[str]) -> int:
     """`cloudcore`."""
     parser = daemon_parser("cloudcore", "The cloud side of KubeEdge.", "/etc/kubeedge/config/cloudcore.yaml")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that share the ports (default: 1)"
+    )
+    parser.add_argument("--worker-fd", type=int, help=argparse.SUPPRESS)
     arguments = parse_daemon(parser, argv)
+    if arguments.workers < 1:
+        parser.error("--workers must be at least 1")
     if arguments.version:
         return _print_version("cloudcore")
     from edgehive.cloud.config_load import default_config_yaml, load_config, min_config_yaml
@@ -81,9 +87,21 @@ def run_cloudcore(argv: Sequence[str]) -> int:
     _start_log("cloudcore", loaded.warnings)
 
     async def serve(notifier: Notifier) -> None:
-        from edgehive.cloud.app import CloudCore
+        if arguments.worker_fd is not None:
+            from edgehive.cloud.workers import run_worker
 
-        await CloudCore(loaded.config, on_ready=notifier.ready).run()
+            await run_worker(loaded.config, arguments.worker_fd)
+        elif arguments.workers > 1:
+            from edgehive.cloud.workers import WorkerPool, worker_arguments
+
+            passed_on = worker_arguments(arguments.config, arguments.verbosity, arguments.log_format)
+            await WorkerPool(
+                loaded.config, count=arguments.workers, arguments=passed_on, on_ready=notifier.ready
+            ).run()
+        else:
+            from edgehive.cloud.app import CloudCore
+
+            await CloudCore(loaded.config, on_ready=notifier.ready).run()
 
     return run_daemon("cloudcore", serve, fast_loop=True)
 

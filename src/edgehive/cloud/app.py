@@ -32,6 +32,7 @@ from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.tls import https_context, hub_context
+from edgehive.cloud.trace import Tracer
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.upstream_nodes import NodeRequests
 from edgehive.cloud.upstream_objects import ObjectRequests
@@ -72,13 +73,18 @@ class CloudCore:
         api: KubeApi | None = None,
         kubernetes_ca: str = "",
         wall: Callable[[], float] = time.time,
+        worker: bool = False,
     ) -> None:
-        """Take the configuration; `api` and `kubernetes_ca` are found by it unless they are given."""
+        """Take the configuration; `api` and `kubernetes_ca` are found by it unless they are given.
+
+        A `worker` shares its ports with others of its kind, and has its monitor on a free port of its own.
+        """
         self._config: Final = config
         self._on_ready = on_ready
         self._api = api
         self._kubernetes_ca = kubernetes_ca
         self._wall = wall
+        self._worker = worker
         self.parts: CloudParts | None = None
         """What this process is made of, once its keys are loaded."""
         self.ports = Ports()
@@ -105,7 +111,9 @@ class CloudCore:
         pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
         await _persist(lambda: ensure_crds(api, install=self._config.edgehive.install_crds))
         keys = await _persist(pki.load)
-        self.parts = parts = CloudParts(self._config, api, keys, self._kubernetes_ca, self._wall)
+        self.parts = parts = CloudParts(
+            self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._worker
+        )
         hours = self._config.modules.cloud_hub.token_refresh_duration
         tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
         services = [
@@ -127,12 +135,18 @@ class CloudCore:
         https_port = 0
         if hub.enable and hub.https.enable:
             https_port, service = await _http(
-                "https", parts.enrollment.handle, hub.https.address, hub.https.port, parts.keys
+                "https",
+                parts.enrollment.handle,
+                (hub.https.address, hub.https.port),
+                parts.keys,
+                shared=self._worker,
             )
             services.append(service)
         bind = split_address(self._config.common_config.monitor_server.bind_address)
         assert bind is not None, "checked by the configuration"
-        monitor_port, service = await _http("monitor", parts.monitor.handle, *bind)
+        if self._worker:
+            bind = ("127.0.0.1", 0)
+        monitor_port, service = await _http("monitor", parts.monitor.handle, bind)
         services.append(service)
         self.ports = Ports(0, https_port, monitor_port)
         services.append(Service("hub", lambda: self._hub(parts)))
@@ -148,7 +162,7 @@ class CloudCore:
             await asyncio.get_running_loop().create_future()
             return
         try:
-            port = parts.hub.listen(where.address, where.port)
+            port = parts.hub.listen(where.address, where.port, shared=self._worker)
         except OSError as exc:
             raise _port_error("websocket", where.address, where.port, exc) from exc
         self.ports = replace(self.ports, websocket=port)
@@ -181,6 +195,8 @@ class CloudParts:
         keys: CloudKeys,
         kubernetes_ca: str,
         wall: Callable[[], float],
+        *,
+        alone: bool = True,
     ) -> None:
         hub, own = config.modules.cloud_hub, config.edgehive
         address = local_address()
@@ -236,7 +252,11 @@ class CloudParts:
             api=api,
             ca=keys.ca,
             sessions=SessionDirectory(
-                api=api, here=self.nodes.connected, nodes=self.caches.nodes, address=address, wall=wall
+                api=api,
+                here=self.nodes.connected,
+                nodes=self.caches.nodes,
+                address=address if alone else "",
+                wall=wall,
             ),
             events=NodeEvents(api=api, wall=wall, new_id=lambda: str(uuid.uuid4())),
             report=_ignore_report,
@@ -254,7 +274,8 @@ class CloudParts:
             writer=self.writer,
             records=self.records,
         )
-        self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking)
+        tracer = Tracer(nodes=self.nodes, view=self.view)
+        self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking, trace=tracer.trace)
 
     def _on_connect(self, ownership: Ownership) -> Callable[[str], Coroutine[Any, Any, None]]:
         async def connected(node: str) -> None:
@@ -337,12 +358,13 @@ def _kube_config(config: CloudCoreConfig) -> KubeConfig:
 
 
 async def _http(
-    name: str, handler: Handler, host: str, port: int, keys: CloudKeys | None = None
+    name: str, handler: Handler, bind: tuple[str, int], keys: CloudKeys | None = None, *, shared: bool = False
 ) -> tuple[int, Service]:
+    host, port = bind
     tls = https_context(keys.server, keys.ca.cert_pem) if keys is not None else None
     server = HttpServer(handler, name=name, tls=tls)
     try:
-        bound = await server.listen(host, port)
+        bound = await server.listen(host, port, shared=shared)
     except OSError as exc:
         raise _port_error(name, host, port, exc) from exc
     return bound, Service(name, server.run)

@@ -74,8 +74,10 @@ class CloudHub:
         self._socket: socket.socket | None = None
         self.stats: Final = HubStats()
 
-    def listen(self, host: str, port: int) -> int:
+    def listen(self, host: str, port: int, *, shared: bool = False) -> int:
         """Bind and return the port; connections are taken once `run` runs.
+
+        `shared`: other processes listen there too, and the kernel deals the connections out.
 
         Raises:
             OSError: the address is in use or not ours.
@@ -84,6 +86,8 @@ class CloudHub:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.setblocking(False)
             sock.bind((host, port))
             sock.listen(_BACKLOG)

@@ -4,6 +4,9 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from edgehive.aio.http import Request, Response
 from edgehive.cloud.https import EnrollmentApi
@@ -16,6 +19,7 @@ from edgehive.cloud.world import SyncRecords
 from edgehive.wire.objectsync import SyncWriter
 
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
+_JSON = {"content-type": "application/json"}
 _PROMETHEUS = {"content-type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
@@ -27,10 +31,12 @@ class Monitor:
         *,
         collect: Callable[[], Iterable[Metric | Histogram]],
         lacking: Callable[[], Sequence[str]],
+        trace: Callable[[str, str, str], list[dict[str, Any]]] = lambda kind, namespace, name: [],
     ) -> None:
-        """Wire up; `lacking` names what is not ready yet."""
+        """Wire up; `lacking` names what is not ready yet, `trace` finds an object by kind, namespace and name."""
         self._collect = collect
         self._lacking = lacking
+        self._trace = trace
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
@@ -47,8 +53,17 @@ class Monitor:
                     return Response(200, b"ok", dict(_TEXT))
                 lines = "".join(f"[-] {what}\n" for what in lacking)
                 return Response(503, lines.encode(), dict(_TEXT))
+            case "/debug/trace":
+                return self._answer_trace(request)
             case _:
                 return Response(404, b"not found\n", dict(_TEXT))
+
+    def _answer_trace(self, request: Request) -> Response:
+        kind, namespace, name = (request.query.get(key, [""])[0] for key in ("kind", "namespace", "name"))
+        if not kind or not name:
+            return Response(400, b"kind and name are needed\n", dict(_TEXT))
+        rows = self._trace(kind, namespace, name)
+        return Response(200, msgspec.json.encode({"nodes": rows}), dict(_JSON))
 
 
 class CloudMetrics:

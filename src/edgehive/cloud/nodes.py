@@ -165,6 +165,11 @@ class NodeTable:
         """Every connection."""
         return (entry.link for entry in self._entries.values() if entry.link is not None)
 
+    def session(self, node: str) -> NodeSession | None:
+        """The current session of a connected node."""
+        entry = self._entries.get(node)
+        return entry.link.session if entry is not None and entry.link is not None else None
+
     def connect(self, *, node: str, socket: Socket, remote: str) -> NodeLink:
         """A node has connected: the connection becomes its current one, whatever it had before is dropped."""
         now = self._now()

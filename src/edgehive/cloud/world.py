@@ -162,6 +162,18 @@ class ClusterView:
         """A Node as the API server sent it."""
         return self.raw(NODES, "", name)
 
+    def meant_for(self, kind: str, namespace: str, name: str) -> Iterable[str]:
+        """The nodes that should have an object of a kind that is delivered to edges."""
+        match kind:
+            case "node":
+                return (name,)
+            case "pod":
+                node = self.node_of(namespace, name)
+                return (node,) if node else ()
+            case "configmap" | "secret":
+                return self._location.nodes((kind, namespace, name))
+        return ()
+
     def node_of(self, namespace: str, name: str) -> str | None:
         """The node a pod is on; ``None`` when it is not known."""
         place = self._location.place((namespace, name))

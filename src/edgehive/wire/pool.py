@@ -17,7 +17,7 @@ from enum import Enum
 from edgehive.wire.lane import Flight, Lane, Verdict
 from edgehive.wire.outbound import Outbound
 
-__all__ = ["Delivered", "GivenUp", "NodeMessagePool", "PoolLimits", "PoolStats", "Verdict"]
+__all__ = ["Delivered", "GivenUp", "LaneTrace", "NodeMessagePool", "PoolLimits", "PoolStats", "Verdict"]
 
 _GRAVES = 1_000
 """Deleted objects whose high-water mark is remembered, so that a late update cannot bring them back."""
@@ -67,6 +67,33 @@ class PoolStats:
     given_up: int = 0
     dropped: int = 0
     """Fire-once messages lost to a full queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTrace:
+    """Where one object stands in one session."""
+
+    uid: str
+    sent: int
+    """The version that was last put on the wire and is not acknowledged; 0: nothing is in flight."""
+    sends: int
+    """How often that message was sent."""
+    acknowledged: int
+    queued: tuple[int, ...]
+    """Versions that wait behind it."""
+    deleted: str
+    """"": it exists; ``sent`` or ``acknowledged``: so is its delete."""
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "uid": self.uid,
+            "inFlight": self.sent,
+            "sends": self.sends,
+            "acknowledged": self.acknowledged,
+            "queued": list(self.queued),
+            "deleted": self.deleted,
+        }
 
 
 class _Turn(Enum):
@@ -193,6 +220,21 @@ class NodeMessagePool:
         """The newest version of the object that this session was given as an update or has acknowledged; 0: none."""
         lane = self._lanes.get(resource)
         return lane.version if lane is not None and lane.uid == uid else 0
+
+    def trace(self, resource: str) -> LaneTrace | None:
+        """Where an object stands; ``None`` if this session was never given it."""
+        lane = self._lanes.get(resource)
+        if lane is None:
+            return None
+        flight = lane.flight
+        return LaneTrace(
+            uid=lane.uid,
+            sent=flight.message.version if flight is not None else 0,
+            sends=flight.sends if flight is not None else 0,
+            acknowledged=lane.acked,
+            queued=tuple(message.version for message in lane.queue),
+            deleted=("acknowledged" if lane.acked_gone else "sent") if lane.gone else "",
+        )
 
     def pending_once(self) -> list[Outbound]:
         """The fire-once messages that were never written (for a backlog, when the session ends)."""

@@ -1,0 +1,35 @@
+"""Where one object stands on its way to the nodes that are connected here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from edgehive.cloud.nodes import NodeTable
+from edgehive.cloud.world import ClusterView
+from edgehive.wire import resource as res
+
+
+class Tracer:
+    """Answers ``/debug/trace``; everything is read from memory."""
+
+    def __init__(self, *, nodes: NodeTable, view: ClusterView) -> None:
+        self._nodes = nodes
+        self._view = view
+
+    def trace(self, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
+        """One row for each connected node that has been sent the object or is meant to have it."""
+        kind = kind.lower()
+        resource = res.format_resource(namespace or None, kind, name)
+        meant = frozenset(self._view.meant_for(kind, namespace, name))
+        return [row for node in self._candidates(meant) if (row := self._row(node, resource, node in meant))]
+
+    def _candidates(self, meant: frozenset[str]) -> Iterable[str]:
+        return sorted({link.node for link in self._nodes.links()} | meant)
+
+    def _row(self, node: str, resource: str, meant: bool) -> dict[str, Any] | None:
+        session = self._nodes.session(node)
+        if session is None:
+            return None
+        trace = session.pool.trace(resource)
+        if trace is None and not meant:
+            return None
+        return {"node": node, "meant": meant, **(trace.as_dict() if trace is not None else {})}
