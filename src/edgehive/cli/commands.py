@@ -57,6 +57,12 @@ COMMANDS = (
         "control_plane:add_arguments",
     ),
     Command("fleet", "Simulate many edges, to load a cloudcore", "fleet:run_fleet", "fleet:add_arguments"),
+    Command(
+        "trace",
+        "Show where an object stands on its way to the edges",
+        "trace:run_trace",
+        "trace:add_arguments",
+    ),
     Command("cloudcore", "Run cloudcore", "daemons:run_cloudcore", passes_all=True),
     Command("edgecore", "Run edgecore", "daemons:run_edgecore", passes_all=True),
     Command(

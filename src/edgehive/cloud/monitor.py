@@ -31,7 +31,7 @@ class Monitor:
         *,
         collect: Callable[[], Iterable[Metric | Histogram]],
         lacking: Callable[[], Sequence[str]],
-        trace: Callable[[str, str, str], list[dict[str, Any]]] = lambda kind, namespace, name: [],
+        trace: Callable[[str, str, str], dict[str, Any]] = lambda kind, namespace, name: {},
     ) -> None:
         """Wire up; `lacking` names what is not ready yet, `trace` finds an object by kind, namespace and name."""
         self._collect = collect
@@ -62,8 +62,7 @@ class Monitor:
         kind, namespace, name = (request.query.get(key, [""])[0] for key in ("kind", "namespace", "name"))
         if not kind or not name:
             return Response(400, b"kind and name are needed\n", dict(_TEXT))
-        rows = self._trace(kind, namespace, name)
-        return Response(200, msgspec.json.encode({"nodes": rows}), dict(_JSON))
+        return Response(200, msgspec.json.encode(self._trace(kind, namespace, name)), dict(_JSON))
 
 
 class CloudMetrics:

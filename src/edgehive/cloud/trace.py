@@ -15,12 +15,17 @@ class Tracer:
         self._nodes = nodes
         self._view = view
 
-    def trace(self, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
-        """One row for each connected node that has been sent the object or is meant to have it."""
+    def trace(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """A row for each connected node that has been sent the object or is meant to have it.
+
+        ``wanted`` is the version they should have: a pod's own status reports do not make it newer for its node.
+        """
         kind = kind.lower()
         resource = res.format_resource(namespace or None, kind, name)
         meant = frozenset(self._view.meant_for(kind, namespace, name))
-        return [row for node in self._candidates(meant) if (row := self._row(node, resource, node in meant))]
+        rows = [self._row(node, resource, node in meant) for node in self._candidates(meant)]
+        wanted = self._view.wanted_version(kind, namespace, name)
+        return {"wanted": wanted, "nodes": [row for row in rows if row is not None]}
 
     def _candidates(self, meant: frozenset[str]) -> Iterable[str]:
         return sorted({link.node for link in self._nodes.links()} | meant)

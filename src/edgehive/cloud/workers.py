@@ -148,12 +148,15 @@ class WorkerPool:
 
     async def _trace(self, path: str) -> Response:
         rows: list[Any] = []
+        wanted = ""
         for index, (status, body) in enumerate(await self._ask(path)):
             if status == 400:
                 return Response(400, body, dict(_TEXT))
             if status == 200:
-                rows += [{**row, "worker": index} for row in msgspec.json.decode(body)["nodes"]]
-        return Response(200, msgspec.json.encode({"nodes": rows}), dict(_JSON))
+                found = msgspec.json.decode(body)
+                wanted = found["wanted"] or wanted
+                rows += [{**row, "worker": index} for row in found["nodes"]]
+        return Response(200, msgspec.json.encode({"wanted": wanted, "nodes": rows}), dict(_JSON))
 
 
 class Worker:

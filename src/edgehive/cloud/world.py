@@ -174,6 +174,12 @@ class ClusterView:
                 return self._location.nodes((kind, namespace, name))
         return ()
 
+    def wanted_version(self, kind: str, namespace: str, name: str) -> str:
+        """The version that those nodes should have; "" for an object that does not exist."""
+        gvr = _BY_KIND.get({"configmap": "ConfigMap"}.get(kind, kind.capitalize()))
+        found = self._caches.of(gvr).get(namespace, name) if gvr is not None else None
+        return self._convert(gvr, found).version if gvr is not None and found is not None else ""
+
     def node_of(self, namespace: str, name: str) -> str | None:
         """The node a pod is on; ``None`` when it is not known."""
         place = self._location.place((namespace, name))
