@@ -17,6 +17,8 @@ class FakeMeta:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.patches: list[dict[str, Any]] = []
         self.deleted: list[str] = []
+        self.created: list[dict[str, Any]] = []
+        self.node_uid = ""
         self.events: list[Mapping[str, Any]] = []
         self.tokens = 0
         self.token_seconds = 3600
@@ -114,7 +116,14 @@ class FakeMeta:
         return Ok()
 
     async def create_pod(self, raw: bytes) -> Reply:
-        return Ok(raw)
+        pod = json.loads(raw)
+        meta = pod["metadata"]
+        if not self.connected:
+            return offline("pod")
+        self.created.append(pod)
+        meta["uid"] = f"mirror-{len(self.created)}"
+        self.rows[meta["namespace"], meta["name"]] = pod
+        return Ok(json.dumps(pod).encode())
 
     def forget_tokens(self, pod_uid: str) -> None:
         pass
@@ -123,6 +132,8 @@ class FakeMeta:
         self.events.append(event)
 
     async def node(self) -> Reply:
+        if self.node_uid:
+            return Ok(json.dumps({"metadata": {"name": "edge1", "uid": self.node_uid}}).encode())
         return offline("node")
 
     async def create_node(self, raw: bytes) -> Reply:

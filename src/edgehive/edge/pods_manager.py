@@ -22,6 +22,7 @@ from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import MIRROR_ANNOTATION, JsonObject, Metadata, Pod, Spec, parse_pod
+from edgehive.edge.pods_static import FILE, SOURCE_ANNOTATION, Manifests, Mirrors, is_static
 from edgehive.edge.pods_worker import PodWorker, Tools
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
@@ -56,7 +57,11 @@ class PodManager:
         objects = PodObjects(meta)
         events = PodEvents(report=meta.report_event, node=node.name, clock=clock)
         self._volumes = VolumeManager(objects=objects, root=settings.root_directory, clock=clock)
-        self._writer = StatusWriter(meta=meta, on_answer=self._on_answer)
+        self._manifests = Manifests(settings.static_pod_path, node=node.name, clock=clock)
+        self._mirrors = Mirrors(
+            meta=meta, manifests=self._manifests, node=node.name, clock=clock, changed=self._on_mirror
+        )
+        self._writer = StatusWriter(meta=meta, on_answer=self._on_answer, target=self._reported_as)
         self._tools = Tools(
             runtime=runtime,
             volumes=self._volumes,
@@ -125,7 +130,13 @@ class PodManager:
             Service("runtime relist", self._relist, backoff_max=10.0),
             Service("runtime events", self._watch_events, backoff_max=10.0),
             Service("pod status", self._writer.run),
+            *self._static_services(),
         )
+
+    def _static_services(self) -> list[Service]:
+        if self._settings.static_pod_path is None:
+            return []
+        return [Service("static pods", self._watch_manifests), Service("mirror pods", self._mirrors.run)]
 
     def _on_pod(self, change: PodChange) -> None:
         if change.kind is Change.SET:
@@ -163,6 +174,7 @@ class PodManager:
                 while self._changes:
                     _, change = self._changes.popitem(last=False)
                     self._apply(group, change)
+                self._sync_static(group)
                 for uid in self._orphans():
                     self._adopt_orphan(group, uid)
 
@@ -174,7 +186,7 @@ class PodManager:
                 wanted.add(pod.uid)
                 self._want(group, pod)
         for uid, worker in self._workers.items():
-            if uid not in wanted:
+            if uid not in wanted and not is_static(worker.core.pod):
                 worker.receive_removed()
         self._was_empty = not rows
         if self._loaded_at is None:
@@ -188,7 +200,9 @@ class PodManager:
         for uid, worker in self._workers.items():
             meta = worker.core.pod.metadata
             same_name = (meta.namespace, meta.name) == (change.namespace, change.name)
-            if same_name and (removed or (pod is not None and pod.uid != uid)):
+            if same_name and is_static(worker.core.pod):
+                self._mirrors.wake()  # whatever happens to the picture, the pod stays
+            elif same_name and (removed or (pod is not None and pod.uid != uid)):
                 worker.receive_removed()
         if pod is not None and not removed:
             self._want(group, pod)
@@ -200,6 +214,7 @@ class PodManager:
             log.warning("a pod is ignored: %s", safe_label(str(exc), 300))
             return None
         if MIRROR_ANNOTATION in pod.metadata.annotations:
+            self._mirrors.wake()
             return None  # the cluster's picture of a static pod, not a wish
         return pod if pod.spec.node_name in ("", self._node.name) else None
 
@@ -236,7 +251,45 @@ class PodManager:
             self._labels.pop(pod.uid, None)
         self._writer.forget(pod.uid)
         self._meta.forget_tokens(pod.uid)
+        self._wake.set()  # a static pod may have waited for it
         log.info("pod %s is gone", pod.key)
+
+    # --- static pods ------------------------------------------------------------------------------------
+
+    async def _watch_manifests(self) -> None:
+        while True:
+            if self._manifests.read():
+                self._wake.set()
+                self._mirrors.wake()
+            await asyncio.sleep(self._settings.static_check_seconds)
+
+    def _sync_static(self, group: asyncio.TaskGroup) -> None:
+        if self._settings.static_pod_path is None or self._labels is None:
+            return
+        if self._manifests.read():
+            self._mirrors.wake()
+        wanted = self._manifests.pods
+        for uid, worker in self._workers.items():
+            if uid not in wanted and is_static(worker.core.pod):
+                worker.receive_removed()
+        here = {worker.core.pod.key: uid for uid, worker in self._workers.items()}
+        left = {
+            f"{labels.get(POD_NAMESPACE)}/{labels.get(POD_NAME)}": uid
+            for uid, labels in self._labels.items()
+            if labels.get(NODE_NAME) == self._node.name
+        }
+        for uid, static in wanted.items():
+            # What the file was before has to be gone first: it may hold the same ports and files.
+            key = static.pod.key
+            if uid not in self._workers and key not in here and left.get(key, uid) == uid:
+                self._start(group, self._core(static.pod))
+
+    def _reported_as(self, pod: Pod) -> Pod | None:
+        return self._mirrors.mirror(pod) if is_static(pod) else pod
+
+    def _on_mirror(self, uid: str) -> None:
+        if (worker := self._workers.get(uid)) is not None:
+            self._writer.renew(worker.core.pod, worker.core.status)
 
     # --- the runtime ------------------------------------------------------------------------------------
 
@@ -281,11 +334,17 @@ class PodManager:
         """Find pods that have something here, but that nobody desires."""
         if self._loaded_at is None or self._labels is None:
             return []
-        if self._was_empty and not self._workers and not self._cloud_is_there():
-            return []
-        own = (u for u, labels in self._labels.items() if u and labels.get(NODE_NAME) == self._node.name)
-        found = {*own} | set(self._volumes.known())
-        return [uid for uid in found if uid not in self._workers]
+        own = {u: of for u, of in self._labels.items() if u and of.get(NODE_NAME) == self._node.name}
+        static = {u for u, of in own.items() if of.get(SOURCE_ANNOTATION) == FILE}
+        wanted = set(self._manifests.pods)
+        if not self._manifests.complete:
+            wanted |= static
+        found = {u for u in static if u not in wanted and u not in self._workers}
+        others = (w for w in self._workers.values() if not is_static(w.core.pod))
+        if self._was_empty and not any(others) and not self._cloud_is_there():
+            return [*found]
+        rest = (own.keys() | set(self._volumes.known())) - static - wanted - self._workers.keys()
+        return [*found, *rest]
 
     def _note_connection(self) -> None:
         if not self._meta.connected:

@@ -41,3 +41,6 @@ class PodSettings:
     max_parallel_pulls: int = 3
     cgroup_root: str = ""
     """Parent of the pod cgroups of a CRI runtime, as ``edged.cgroupRoot``; empty leaves it to the runtime."""
+    static_pod_path: Path | None = None
+    """Manifests of pods that run whatever the cloud says."""
+    static_check_seconds: float = 1.0

@@ -23,14 +23,23 @@ class _Entry:
     status: JsonObject | None = None
     delete: bool = False
     busy: bool = False
+    target: str = ""
 
 
 class StatusWriter:
     """A queue of at most one entry a pod; `run` empties it with a few concurrent requests."""
 
-    def __init__(self, *, meta: MetaClient, on_answer: Callable[[bytes], None], parallel: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        meta: MetaClient,
+        on_answer: Callable[[bytes], None],
+        target: Callable[[Pod], Pod | None] = lambda pod: pod,
+        parallel: int = 4,
+    ) -> None:
         self._meta = meta
         self._on_answer = on_answer
+        self._target = target
         self._parallel = parallel
         self._entries: dict[str, _Entry] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
@@ -41,6 +50,12 @@ class StatusWriter:
         entry = self._entries.setdefault(pod.uid, _Entry(pod, pod.status))
         if (entry.status or entry.sent) == status:
             return
+        entry.status = status
+        self._enqueue(pod.uid)
+
+    def renew(self, pod: Pod, status: JsonObject) -> None:
+        """Have `status` reported whole: the object that shows `pod` in the cluster is a new one."""
+        entry = self._entries.setdefault(pod.uid, _Entry(pod, {}))
         entry.status = status
         self._enqueue(pod.uid)
 
@@ -83,7 +98,13 @@ class StatusWriter:
                     self._signal.set()
 
     async def _send(self, uid: str, entry: _Entry) -> None:
-        meta = entry.pod.metadata
+        pod = self._target(entry.pod)
+        if pod is None:
+            return  # what shows it in the cluster is not there yet; `renew` follows
+        if pod.uid != uid and entry.target != pod.uid:
+            entry.sent = pod.status
+        entry.target = uid = pod.uid
+        meta = pod.metadata
         status, entry.status = entry.status, None
         if status is not None:
             patch = msgspec.json.encode(status_patch(uid, status, entry.sent))
