@@ -64,7 +64,7 @@ class _Socket(asyncio.BufferedProtocol):
         self._fleet = fleet
         self._seat = seat
         self._opened = opened
-        self._ws = WebSocketClient(rand=os.urandom)
+        self._ws = WebSocketClient()
         self.transport: asyncio.Transport | None = None
         self.is_open = False
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -46,7 +45,7 @@ class CloudConnection(asyncio.Protocol):
     ) -> None:
         self._listener = listener
         self._authority = authority
-        self._ws = WebSocketClient(rand=os.urandom)
+        self._ws = WebSocketClient()
         self._request = self._ws.request(host=authority, path=path, headers=headers)
         self._write_deadline = write_deadline
         self._transport: asyncio.Transport | None = None
