@@ -1,0 +1,219 @@
+"""What one mapper has been told, and telling it what it has not: calls that are repeated until they succeed.
+
+KubeEdge calls a mapper once and forgets: a mapper that is busy or restarting misses devices for good. Here the wanted
+state is compared with the last successfully told one, so the newest wins and nothing piles up while a mapper is away.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from edgehive.aio import dmi_messages as dmi
+from edgehive.aio import protobuf
+from edgehive.aio.grpc import DEADLINE_EXCEEDED, UNAVAILABLE, GrpcClient, GrpcError
+from edgehive.kit.backoff import Backoff
+from edgehive.kit.errors import ProtocolError, Transient
+from edgehive.kit.text import safe_label
+
+log = logging.getLogger(__name__)
+
+_CALL_SECONDS = 10.0
+_REFUSALS = 5  # a mapper that refuses an object this often is not asked again until the object changes
+_NOT_NOW = (DEADLINE_EXCEEDED, UNAVAILABLE)
+
+
+class Kind(Enum):
+    """What a key names."""
+
+    MODEL = "model"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """A device or model."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+def device_key(namespace: str, name: str) -> Key:
+    """The key of a device."""
+    return Key(Kind.DEVICE.value, namespace, name)
+
+
+def model_key(namespace: str, name: str) -> Key:
+    """The key of a model."""
+    return Key(Kind.MODEL.value, namespace, name)
+
+
+@dataclass(slots=True)
+class MapperInfo:
+    """A mapper, as it has introduced itself."""
+
+    name: str
+    protocol: str
+    address: str
+    version: str = ""
+    api_version: str = ""
+    state: str = ""
+
+
+@dataclass(slots=True)
+class _Told:
+    wanted: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    sent: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    unsure: set[Key] = field(default_factory=set)
+    """May be there from before a restart of ours: ask first."""
+    refused: dict[Key, int] = field(default_factory=dict)
+    adopted: bool = False
+
+
+class MapperLink:
+    """One mapper: `want` and `drop` say what it should have, `run` makes it so."""
+
+    def __init__(
+        self, info: MapperInfo, *, rng: Callable[[], float], connect: Callable[[str], GrpcClient] = GrpcClient
+    ) -> None:
+        self.info = info
+        self._client = connect(info.address)
+        self._told = _Told()
+        self._changed = asyncio.Event()
+        self._backoff = Backoff(0.5, 30.0, jitter=0.2, rng=rng)
+
+    def registered(self, info: MapperInfo, objects: Mapping[Key, dict[str, Any]]) -> None:
+        """The mapper has (re)started and got exactly `objects` in the answer to its registration."""
+        if info.address != self.info.address:
+            raise ProtocolError("a mapper's link cannot change its address")
+        self.info = info
+        self._told = _Told(dict(objects), dict(objects))
+        self._wake()
+
+    def adopt(self, objects: Mapping[Key, dict[str, Any]]) -> None:
+        """The mapper may have some version of `objects`: we have restarted, it perhaps has not."""
+        self._told.wanted.update(objects)
+        self._told.unsure.update(objects)
+        self._told.adopted = True
+        self._wake()
+
+    def want(self, key: Key, body: dict[str, Any]) -> None:
+        """The mapper should have this."""
+        self._told.wanted[key] = body
+        self._told.refused.pop(key, None)
+        self._wake()
+
+    def drop(self, key: Key) -> None:
+        """The mapper should no longer have this."""
+        self._told.wanted.pop(key, None)
+        self._told.unsure.discard(key)
+        if self._told.adopted:  # it may have it from before our restart
+            self._told.sent.setdefault(key, {})
+        self._told.refused.pop(key, None)
+        self._wake()
+
+    @property
+    def pending(self) -> int:
+        """How many objects the mapper has not been told of yet."""
+        return len(self._todo())
+
+    async def run(self) -> None:
+        """Tell the mapper what it should know, until cancelled."""
+        try:
+            while True:
+                self._changed.clear()
+                if not await self._pass():
+                    delay = self._backoff.next()
+                    await asyncio.sleep(delay)
+                    continue
+                self._backoff.reset()
+                await self._changed.wait()
+        finally:
+            await self._client.close()
+
+    def _wake(self) -> None:
+        self._backoff.reset()
+        self._changed.set()
+
+    def _todo(self) -> list[Key]:
+        """Keys that differ: models before the devices that use them, removals last and the other way round."""
+        told = self._told
+        give = [k for k, body in told.wanted.items() if k in told.unsure or told.sent.get(k) != body]
+        take = [k for k in told.sent if k not in told.wanted]
+        keys = [*sorted(give, key=lambda k: k.kind, reverse=True), *sorted(take, key=lambda k: k.kind)]
+        return [k for k in keys if told.refused.get(k, 0) < _REFUSALS]
+
+    async def _pass(self) -> bool:
+        """Go once through everything; whether nothing is left to be tried again."""
+        clean = True
+        for key in self._todo():
+            told = self._told
+            body = told.wanted.get(key)
+            try:
+                await (self._remove(key) if body is None else self._give(key, body))
+            except Transient as exc:
+                log.info("mapper %s does not answer: %s", safe_label(self.info.name), safe_label(str(exc)))
+                return False
+            except (GrpcError, ProtocolError) as exc:
+                clean = False
+                if not (isinstance(exc, GrpcError) and exc.code in _NOT_NOW):
+                    told.refused[key] = told.refused.get(key, 0) + 1
+                log.warning(
+                    "mapper %s does not take %s %s/%s: %s",
+                    safe_label(self.info.name),
+                    key.kind,
+                    safe_label(key.namespace),
+                    safe_label(key.name),
+                    safe_label(str(exc)),
+                )
+                continue
+            told.refused.pop(key, None)
+            told.unsure.discard(key)
+            if body is None:
+                told.sent.pop(key, None)
+            else:
+                told.sent[key] = body
+        return clean or not self._todo()
+
+    async def _give(self, key: Key, body: dict[str, Any]) -> None:
+        known = key in self._told.sent
+        if key.kind == Kind.MODEL.value:
+            method = "UpdateDeviceModel" if known else "CreateDeviceModel"
+            await self._call(method, protobuf.encode(dmi.MODEL_REQUEST, {"model": body}))
+            return
+        if not known and key in self._told.unsure:
+            there = await self._existing(key)
+            if there is not None and _same_spec(there, body):
+                return
+            known = there is not None
+        method = "UpdateDevice" if known else "RegisterDevice"
+        await self._call(method, protobuf.encode(dmi.DEVICE_REQUEST, {"device": body}))
+
+    async def _existing(self, key: Key) -> dict[str, Any] | None:
+        name = {"deviceName": key.name, "deviceNamespace": key.namespace}
+        try:
+            answer = await self._call("GetDevice", protobuf.encode(dmi.DEVICE_NAME, name))
+        except GrpcError:
+            return None
+        device = protobuf.decode(dmi.DEVICE_REQUEST, answer).get("device")
+        return device if device else None
+
+    async def _remove(self, key: Key) -> None:
+        if key.kind == Kind.MODEL.value:
+            name = {"modelName": key.name, "modelNamespace": key.namespace}
+            await self._call("RemoveDeviceModel", protobuf.encode(dmi.MODEL_NAME, name))
+        else:
+            name = {"deviceName": key.name, "deviceNamespace": key.namespace}
+            await self._call("RemoveDevice", protobuf.encode(dmi.DEVICE_NAME, name))
+
+    async def _call(self, method: str, request: bytes) -> bytes:
+        return await self._client.call(dmi.MAPPER_SERVICE + method, request, timeout=_CALL_SECONDS)
+
+
+def _same_spec(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two devices have the same wire form of what matters to a mapper."""
+    left, right = (protobuf.encode(dmi.DEVICE_SPEC, device.get("spec", {})) for device in (one, other))
+    return left == right
