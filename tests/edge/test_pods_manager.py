@@ -27,6 +27,7 @@ from edgehive.edge.runtime import (
     SandboxInfo,
     SandboxSpec,
     State,
+    Usage,
 )
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.status import ApiStatus
@@ -50,6 +51,8 @@ class FakeRuntime:
         self.crash: Exception | None = None
         self.stop_forever = False
         self.ids = itertools.count()
+        self.usages: dict[str, Usage] = {}
+        self.image_list: list[ImageInfo] = []
         self.time = itertools.count(1000)
 
     @property
@@ -167,10 +170,18 @@ class FakeRuntime:
         return f"pulled:{image}"
 
     async def list_images(self) -> Sequence[ImageInfo]:
-        return []
+        return self.image_list
 
     async def remove_image(self, image: str) -> None:
-        pass
+        self._up(f"remove image {image}")
+        self.image_list = [one for one in self.image_list if one.id != image]
+
+    async def usage(self) -> Mapping[str, Usage]:
+        return self.usages
+
+    async def reopen_log(self, container_id: str) -> bool:
+        self._up(f"reopen {container_id}")
+        return True
 
     async def events(self) -> AsyncIterator[str]:
         return

@@ -80,6 +80,12 @@ class FakeMeta:
     async def secret(self, namespace: str, name: str) -> Reply:
         return self._object("secret", namespace, name)
 
+    async def persistent_volume_claim(self, namespace: str, name: str) -> Reply:
+        return self._object("persistentvolumeclaim", namespace, name)
+
+    async def persistent_volume(self, name: str) -> Reply:
+        return self._object("persistentvolume", "", name)
+
     def _object(self, kind: str, namespace: str, name: str) -> Reply:
         found = self.objects.get((kind, namespace, name))
         if found is not None:

@@ -242,6 +242,7 @@ IMAGE = message(
     (5, "uid", INT64),
     (6, "username", _S),
     (7, "spec", IMAGE_SPEC),
+    (8, "pinned", _B),
 )
 IMAGES = message("ListImagesResponse", (1, "images", IMAGE, "*"))
 IMAGE_REQUEST = message("ImageRequest", (1, "image", IMAGE_SPEC))
@@ -267,6 +268,18 @@ FS_USAGE = message(
     (3, "used_bytes", UINT64),
     (4, "inodes_used", UINT64),
 )
+MEMORY_USAGE = message("MemoryUsage", (1, "timestamp", _I), (2, "working_set_bytes", UINT64))
+STATS_ATTRIBUTES = message(
+    "ContainerAttributes", (1, "id", _S), (2, "metadata", CONTAINER_METADATA), (3, "labels", _MAP)
+)
+CONTAINER_STATS = message(
+    "ContainerStats",
+    (1, "attributes", STATS_ATTRIBUTES),
+    (3, "memory", MEMORY_USAGE),
+    (4, "writable_layer", FS_USAGE),
+)
+LIST_STATS = message("ListContainerStatsRequest")
+LIST_STATS_RESPONSE = message("ListContainerStatsResponse", (1, "stats", CONTAINER_STATS, "*"))
 IMAGE_FS = message("ImageFsInfoResponse", (1, "image_filesystems", FS_USAGE, "*"))
 
 
@@ -302,6 +315,7 @@ ListContainers = _runtime("ListContainers", LIST_CONTAINERS, CONTAINERS)
 ContainerStatus = _runtime("ContainerStatus", CONTAINER_STATUS_REQUEST, CONTAINER_STATUS_RESPONSE)
 ExecSync = _runtime("ExecSync", EXEC_SYNC, EXEC_SYNC_RESPONSE)
 ReopenContainerLog = _runtime("ReopenContainerLog", CONTAINER_ID, EMPTY)
+ListContainerStats = _runtime("ListContainerStats", LIST_STATS, LIST_STATS_RESPONSE)
 GetContainerEvents = _runtime("GetContainerEvents", EMPTY, EVENT)
 ListImages = _images("ListImages", LIST_IMAGES, IMAGES)
 ImageStatus = _images("ImageStatus", IMAGE_REQUEST, IMAGE_STATUS_RESPONSE)

@@ -24,6 +24,7 @@ from edgehive.edge.runtime import (
     SandboxInfo,
     SandboxSpec,
     State,
+    Usage,
 )
 from edgehive.kit.errors import Unreachable
 from edgehive.kit.text import safe_label
@@ -238,6 +239,19 @@ class CriRuntime:
             int(answer.get("exit_code", 0)), answer.get("stdout", b""), answer.get("stderr", b"")
         )
 
+    async def usage(self) -> Mapping[str, Usage]:
+        answer = await self._call(cri.ListContainerStats)
+        found = {}
+        for one in answer.get("stats", ()):
+            memory = one.get("memory", {}).get("working_set_bytes", {}).get("value", 0)
+            disk = one.get("writable_layer", {}).get("used_bytes", {}).get("value", 0)
+            found[str(one.get("attributes", {}).get("id", ""))] = Usage(int(memory), int(disk))
+        return found
+
+    async def reopen_log(self, container_id: str) -> bool:
+        await self._call(cri.ReopenContainerLog, container_id=container_id)
+        return True
+
     async def events(self) -> AsyncIterator[str]:
         """Yield pod uids from the runtime's event stream; end at once where it has none."""
         method = cri.GetContainerEvents
@@ -298,6 +312,7 @@ def _image(found: Value) -> ImageInfo:
         digests=found.get("repo_digests", []),
         size=int(found.get("size", 0)),
         user=user,
+        pinned=bool(found.get("pinned", False)),
     )
 
 

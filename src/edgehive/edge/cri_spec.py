@@ -37,6 +37,7 @@ def sandbox_config(spec: SandboxSpec) -> Message:
         "namespace_options": _namespaces(spec),
         "seccomp": _profile(security.get("seccompProfile"), default="RuntimeDefault"),
         "supplemental_groups": _groups(security),
+        "privileged": spec.privileged,
     }
     _copy_user(context, security)
     config: Message = {

@@ -126,6 +126,14 @@ class MetaClient(NodeApi, Protocol):
         """Return a Secret: the local row first, else asked of the cloud and kept."""
         ...
 
+    async def persistent_volume_claim(self, namespace: str, name: str) -> Reply:
+        """Return a PersistentVolumeClaim: the local row once it is bound, else what the cloud has."""
+        ...
+
+    async def persistent_volume(self, name: str) -> Reply:
+        """Return a PersistentVolume: the local row first, else asked of the cloud and kept."""
+        ...
+
     async def token(
         self, namespace: str, service_account: str, request: Mapping[str, Any], pod_uid: str
     ) -> Reply:

@@ -210,6 +210,15 @@ class MetaManager:
         """Return a Secret: the local row first, else asked of the cloud and kept."""
         return await self._local_first(format_resource(namespace, res.SECRET, name))
 
+    async def persistent_volume_claim(self, namespace: str, name: str) -> Reply:
+        """Return a PersistentVolumeClaim: the local row once it is bound, else what the cloud has."""
+        key = format_resource(namespace, res.PERSISTENT_VOLUME_CLAIM, name)
+        return await self._local_first(key, good=_is_bound)
+
+    async def persistent_volume(self, name: str) -> Reply:
+        """Return a PersistentVolume: the local row first, else asked of the cloud and kept."""
+        return await self._local_first(format_resource(None, res.PERSISTENT_VOLUME, name))
+
     async def token(
         self, namespace: str, service_account: str, request: Mapping[str, Any], pod_uid: str
     ) -> Reply:
@@ -245,13 +254,13 @@ class MetaManager:
         except StorageError as exc:
             log.warning("tokens of a pod that is gone stay in the database: %s", exc)
 
-    async def _local_first(self, key: str) -> Reply:
+    async def _local_first(self, key: str, *, good: Callable[[bytes], bool] = lambda raw: True) -> Reply:
         async with self._lock(key):
             try:
                 row = self._store.get(key)
             except StorageError as exc:
                 return _internal(exc)
-            if row is not None and not _is_error(row.value):
+            if row is not None and not _is_error(row.value) and good(row.value):
                 return Ok(row.value)
             return await self._ask(self._message(QUERY, key, NULL))
 
@@ -404,6 +413,21 @@ def _last_object(content: bytes, stored: Row | None) -> bytes:
 def _is_error(value: bytes) -> bool:
     """Whether a row is an error that an original edgecore stored as an object."""
     return value.lstrip()[:13].startswith(b'{"ErrStatus"')
+
+
+class _Claim(msgspec.Struct, rename="camel"):
+    volume_name: str | None = None
+
+
+class _ClaimObject(msgspec.Struct):
+    spec: _Claim = msgspec.field(default_factory=_Claim)
+
+
+def _is_bound(raw: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(raw, type=_ClaimObject).spec.volume_name)
+    except msgspec.DecodeError:
+        return False
 
 
 def _desired(raw: bytes) -> Any:

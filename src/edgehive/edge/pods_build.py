@@ -53,6 +53,10 @@ def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts)
         cgroup_parent=settings.cgroup_root,
         security=spec.security_context,
         runtime_handler=spec.runtime_class_name,
+        privileged=any(
+            one.security_context.get("privileged") is True
+            for one in (*spec.init_containers, *spec.containers)
+        ),
     )
 
 

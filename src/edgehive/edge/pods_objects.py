@@ -27,6 +27,30 @@ class PodObjects:
         ask = self._meta.configmap if kind == "configmap" else self._meta.secret
         return _object(await ask(namespace, name), f'{kind} "{name}"')
 
+    async def claim(self, namespace: str, name: str) -> JsonObject:
+        """Return a PersistentVolumeClaim.
+
+        Raises:
+            RuntimeFailure: There is none, or it is not known here and the cloud could not be asked.
+        """
+        what = f'persistentvolumeclaim "{name}"'
+        found = _object(await self._meta.persistent_volume_claim(namespace, name), what)
+        if found is None:
+            raise RuntimeFailure("FailedMount", f"{what} not found")
+        return found
+
+    async def volume(self, name: str) -> JsonObject:
+        """Return a PersistentVolume.
+
+        Raises:
+            RuntimeFailure: There is none, or it is not known here and the cloud could not be asked.
+        """
+        what = f'persistentvolume "{name}"'
+        found = _object(await self._meta.persistent_volume(name), what)
+        if found is None:
+            raise RuntimeFailure("FailedMount", f"{what} not found")
+        return found
+
     async def token(self, pod: Pod, audience: str, expiration: int | None, now: float) -> tuple[str, float]:
         """Return a service-account token bound to `pod`, and the time when 80 % of its life has passed.
 

@@ -101,7 +101,7 @@ class StatusWriter:
         pod = self._target(entry.pod)
         if pod is None:
             return  # what shows it in the cluster is not there yet; `renew` follows
-        if pod.uid != uid and entry.target != pod.uid:
+        if pod.uid not in (uid, entry.target):
             entry.sent = pod.status
         entry.target = uid = pod.uid
         meta = pod.metadata

@@ -24,6 +24,7 @@ from edgehive.edge.process_host import (
     link_mounts,
     may_unshare,
     missing_paths,
+    process_usage,
     send_signal,
     signal_group,
     user_prefix,
@@ -50,6 +51,7 @@ from edgehive.edge.runtime import (
     SandboxInfo,
     SandboxSpec,
     State,
+    Usage,
 )
 from edgehive.kit.errors import StorageError
 
@@ -474,6 +476,14 @@ class ProcessRuntime:
 
     async def remove_image(self, image: str) -> None:
         """There are none."""
+
+    async def usage(self) -> Mapping[str, Usage]:
+        self._open()
+        running = [r.id for r in self._containers.values() if self._observe(r) is State.RUNNING]
+        return process_usage(running)
+
+    async def reopen_log(self, container_id: str) -> bool:
+        return False  # the command itself has the file open
 
     async def events(self) -> AsyncIterator[str]:
         """Yield the uid of a pod as soon as one of its commands has ended; one "" says that this works."""

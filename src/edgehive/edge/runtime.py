@@ -68,6 +68,8 @@ class SandboxSpec:
     security: Mapping[str, object] = field(default_factory=dict)
     """The pod's ``securityContext`` as it came."""
     runtime_handler: str = ""
+    privileged: bool = False
+    """A container of the pod is; the CRI refuses it in a sandbox that is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,17 @@ class ImageInfo:
     size: int
     user: str = ""
     """Who it runs as by itself: a number, a name, or nothing for root."""
+    pinned: bool = False
+    """The runtime needs it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container takes now: working set, bytes of its writable layer, processes (0 when not known)."""
+
+    memory: int = 0
+    disk: int = 0
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +206,14 @@ class Runtime(Protocol):
     async def pull_image(self, image: str, auth: Mapping[str, str] | None = None) -> str: ...
     async def list_images(self) -> Sequence[ImageInfo]: ...
     async def remove_image(self, image: str) -> None: ...
+    async def usage(self) -> Mapping[str, Usage]:
+        """Return what each running container takes, by id."""
+        ...
+
+    async def reopen_log(self, container_id: str) -> bool:
+        """Have a container whose log was renamed write a new one; False when this runtime bounds logs itself."""
+        ...
+
     async def network_problem(self) -> str:
         """Say why pods cannot have a network of their own now; empty when they can."""
         ...

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from edgehive.edge.env import Key, PodFacts, expand
+from edgehive.edge.pods_claims import ClaimedVolume, claimed_volume, volume_name
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, parse_quantity
 from edgehive.edge.runtime import Mount, RuntimeFailure
@@ -28,6 +29,7 @@ from edgehive.edge.volumes_files import (
     sub_path,
     write_files,
 )
+from edgehive.edge.volumes_nfs import mount_nfs
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _PLUGINS = {
     "secret": "secret",
     "downwardAPI": "downward-api",
     "projected": "projected",
+    "nfs": "nfs",
 }
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
 
@@ -49,6 +52,7 @@ class VolumeManager:
         self._objects = objects
         self._pods = root / "pods"
         self._clock = clock
+        self._claimed: dict[tuple[str, str], ClaimedVolume] = {}
 
     async def mount(self, pod: Pod, facts: PodFacts) -> float | None:
         """Make every volume present and up to date; return when a token must be renewed.
@@ -72,12 +76,18 @@ class VolumeManager:
     async def _mount_one(
         self, pod: Pod, name: str, volume: JsonObject, facts: PodFacts, renew: list[float]
     ) -> None:
+        group = pod.spec.security_context.get("fsGroup")
+        if "persistentVolumeClaim" in volume:
+            await self._claim(pod, name, volume["persistentVolumeClaim"], group)
+            return
         if "hostPath" in volume:
             source = volume["hostPath"]
             check_host_path(Path(str(source.get("path", "/"))), str(source.get("type", "")))
             return
+        if "nfs" in volume:
+            await mount_nfs(self.directory(pod, volume), volume["nfs"])
+            return
         directory = self.directory(pod, volume)
-        group = pod.spec.security_context.get("fsGroup")
         if not any(kind in volume for kind in GENERATED):
             source = volume.get("emptyDir") or {}
             memory = source.get("medium") == "Memory"
@@ -102,6 +112,31 @@ class VolumeManager:
         if write_files(directory, files, group if isinstance(group, int) else None):
             log.info("pod %s: volume %s written", safe_label(pod.key), safe_label(name))
 
+    async def _claim(self, pod: Pod, name: str, source: JsonObject, group: object) -> None:
+        namespace, claim_name = pod.metadata.namespace, str(source.get("claimName", ""))
+        claim = await self._objects.claim(namespace, claim_name)
+        volume = await self._objects.volume(volume_name(claim, claim_name))
+        claimed = claimed_volume(volume, claim, namespace, claim_name)
+        self._claimed[pod.uid, name] = claimed
+        path = Path(str(claimed.source.get("path", "/")))
+        if claimed.kind == "nfs":
+            await mount_nfs(self._claimed_directory(pod, name, claimed), claimed.source, claimed.options)
+        elif claimed.kind == "hostPath":
+            check_host_path(path, str(claimed.source.get("type", "")))
+            if not path.exists():
+                path.mkdir(parents=True, mode=0o755)
+        elif not path.is_dir():
+            raise RuntimeFailure(
+                "FailedMount", f'local volume "{claimed.name}": there is no directory {path}'
+            )
+        elif isinstance(group, int) and not claimed.readonly and path.stat().st_gid != group:
+            set_group(path, group)
+
+    def _claimed_directory(self, pod: Pod, name: str, claimed: ClaimedVolume) -> Path:
+        if claimed.kind == "nfs":
+            return self._pods / pod.uid / "volumes" / "kubernetes.io~nfs" / name
+        return Path(str(claimed.source.get("path", "/")))
+
     async def _sources(self, pod: Pod, volume: JsonObject, renew: list[float]) -> Sources:
         sources = Sources()
         for kind, name in object_references(volume):
@@ -124,6 +159,12 @@ class VolumeManager:
         """
         if "hostPath" in volume:
             return Path(str(volume["hostPath"].get("path", "/")))
+        if "persistentVolumeClaim" in volume:
+            name = str(volume.get("name", ""))
+            claimed = self._claimed.get((pod.uid, name))
+            if claimed is None:
+                raise RuntimeFailure("FailedMount", f"volume {name!r} is not mounted yet")
+            return self._claimed_directory(pod, name, claimed)
         for kind, plugin in _PLUGINS.items():
             if kind in volume:
                 name = str(volume.get("name", ""))
@@ -154,11 +195,18 @@ class VolumeManager:
                 Mount(
                     str(path),
                     one.mount_path,
-                    one.read_only or any(kind in volume for kind in GENERATED),
+                    one.read_only or self._read_only(pod, volume),
                     _PROPAGATION.get(one.mount_propagation, ""),
                 )
             )
         return result
+
+    def _read_only(self, pod: Pod, volume: JsonObject) -> bool:
+        source = volume.get("persistentVolumeClaim")
+        if source is None:
+            return any(kind in volume for kind in GENERATED)
+        claimed = self._claimed.get((pod.uid, str(volume.get("name", ""))))
+        return bool(source.get("readOnly")) or (claimed is not None and claimed.readonly)
 
     def teardown(self, uid: str) -> None:
         """Remove everything on disk of a pod of which nothing runs.
@@ -166,6 +214,8 @@ class VolumeManager:
         Raises:
             RuntimeFailure: Something could not be removed.
         """
+        for key in [key for key in self._claimed if key[0] == uid]:
+            del self._claimed[key]
         try:
             remove_tree(self._pods / uid)
         except OSError as exc:

@@ -5,6 +5,7 @@ writes a new directory and swaps that one link, so a reader sees all of the old 
 directory is never replaced: containers have it mounted.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -110,12 +111,19 @@ def remove_tree(directory: Path) -> None:
     """
     if not directory.exists():
         return
-    if os.geteuid() == 0:
-        with Path("/proc/self/mounts").open() as table:
-            mounts = [line.split()[1].encode().decode("unicode_escape") for line in table]
-        for mount in sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True):
-            subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=10)
+    for mount in mounts_below(directory):
+        subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=10)
+    if left := mounts_below(directory):
+        # Going on would delete what is on the mounted file system, and that is not ours.
+        raise OSError(errno.EBUSY, "still mounted", left[0])
     shutil.rmtree(directory)
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Return the mount points below `directory`, innermost first."""
+    with Path("/proc/self/mounts").open() as table:
+        mounts = [line.split()[1].encode().decode("unicode_escape") for line in table]
+    return sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True)
 
 
 _HOST_TYPES = {
