@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,9 +113,20 @@ def test_detached_it_returns_when_ready_and_down_stops_it(make_installation):
         env={k: v for k, v in os.environ.items() if k != "KUBECONFIG"},
     )
     assert "edge-1" in listed.stdout, listed.stderr
+    up.apply(deployment("left", replicas=2))
+    up.running("app=left", 2)
     processes = up.processes()
     down = subprocess.run([*cli, "down", place], capture_output=True, text=True, timeout=90, check=False)
     assert down.returncode == 0
+    assert "pods keep running" in down.stdout
+    assert pod_processes(up.root)
+    down = subprocess.run(
+        [*cli, "down", place, "--pods"], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert "2 pods ended" in down.stdout
+    assert not pod_processes(up.root)
+    assert str(up.root) not in Path("/proc/self/mounts").read_text()
     assert not any(process.alive() for process in processes.values())
     status = subprocess.run([*cli, "status", place], capture_output=True, text=True, timeout=30, check=False)
     assert status.returncode == 1

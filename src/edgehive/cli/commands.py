@@ -46,7 +46,7 @@ COMMANDS = (
         "up:run_up",
         "up_options:add_up_arguments",
     ),
-    Command("down", "Stop what `edgehive up` started", "up_manage:run_down", "up_options:add_data_dir"),
+    Command("down", "Stop what `edgehive up` started", "up_manage:run_down", "up_options:add_down_arguments"),
     Command("status", "Show what `edgehive up` runs", "up_manage:run_status", "up_options:add_data_dir"),
     Command("kubectl", "Run kubectl against it", "kubectl:run_kubectl", passes_all=True),
     Command("gettoken", "Print a token for new edges", "gettoken:run_gettoken", "gettoken:add_arguments"),

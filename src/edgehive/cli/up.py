@@ -197,7 +197,7 @@ class _Up:
         line(f"  {kubectl} apply -f {where}")
         line(f"  {kubectl} get pods -o wide --watch")
         line()
-        line(f"Logs: {self._layout.logs}   Stop: Ctrl-C")
+        line(f"Logs: {self._layout.logs}   Stop: Ctrl-C, or {own_command()} down")
 
 
 def own_command() -> str:

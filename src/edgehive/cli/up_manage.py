@@ -1,6 +1,7 @@
 """`edgehive down` and `edgehive status`: looking after a running `edgehive up` from elsewhere."""
 
 import argparse
+import asyncio
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from edgehive.cli.up_layout import Layout
 from edgehive.cli.up_lock import end_leftovers, lock_holder, recorded_processes
 from edgehive.cli.up_options import remembered_options
 from edgehive.cli.up_supervisor import read_state
-from edgehive.kit.errors import UserError
+from edgehive.kit.errors import EdgehiveError, UserError
 
 _STOP_SECONDS = 60.0
 
@@ -31,11 +32,40 @@ def run_down(arguments: argparse.Namespace) -> int:
             time.sleep(0.1)
     leftovers = recorded_processes(layout)
     end_leftovers(leftovers)
-    if holder or leftovers:
+    if arguments.pods:
+        ended = asyncio.run(_end_pods(layout, console))
+        console.done(f"stopped, and {ended} pods ended; the next start runs them anew")
+    elif holder or leftovers:
         console.done("stopped; pods keep running and are found again at the next start")
     else:
         console.line(f"nothing runs in {layout.root}")
     return 0
+
+
+async def _end_pods(layout: Layout, console: Console) -> int:
+    """End every pod of every node of an installation that is stopped; their volumes are unmounted and removed."""
+    from edgehive.edge.config_load import load_config
+    from edgehive.edge.pods_reset import remove_all_pods
+    from edgehive.edge.pods_runtime import open_runtime
+
+    ended = 0
+    for path in sorted(layout.root.glob("edge/*/edgecore.yaml")):
+        edged = load_config(path).config.modules.edged
+        node, root = edged.hostname_override, Path(edged.root_directory)
+        console.step(f"ending the pods of {node}")
+        runtime = open_runtime(
+            edged.tailored_kubelet_config.container_runtime_endpoint,
+            node_ip="127.0.0.1",
+            root_directory=root,
+            clock=time.time,
+        )
+        try:
+            ended += await remove_all_pods(runtime, node=node, root_directory=root)
+        except (EdgehiveError, OSError) as exc:
+            raise UserError(f"the pods of {node} could not all be ended: {exc}", hint="try again") from exc
+        finally:
+            await runtime.close()
+    return ended
 
 
 def run_status(arguments: argparse.Namespace) -> int:

@@ -48,6 +48,16 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_down_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `edgehive down`."""
+    add_data_dir(parser)
+    parser.add_argument(
+        "--pods",
+        action="store_true",
+        help="end the pods, too; without it they keep running, as on a node whose edgecore is stopped",
+    )
+
+
 def add_up_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add_data_dir(parser)
