@@ -1,7 +1,7 @@
 """Recorded sessions between an edge and a cloud, and what our cores make of them.
 
 Two sources, one format (a JSON object a line): the sessions of the Go original, recorded by a proxy, when the
-folder ``shared/vectors`` lies beside the checkout; and the small ones under ``vectors/``, written by hand.
+folder with them is there (``$EDGEHIVE_VECTORS``, else ``shared/vectors`` beside the checkout); and the small ones under ``vectors/``, written by hand.
 Ids, times and versions differ from run to run; everything else is compared.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from edgehive.wire.session import NodeSession, SessionEvent
 
 HERE = Path(__file__).parent
 WRITTEN = sorted((HERE / "vectors").glob("*.jsonl"))
-RECORDED = HERE.parents[1].parent / "shared" / "vectors"
+RECORDED = Path(os.environ.get("EDGEHIVE_VECTORS") or HERE.parents[1].parent / "shared" / "vectors")
 
 _ids = itertools.count(1)
 
