@@ -18,7 +18,7 @@ class KeyedQueue(Generic[_Item]):
     submitting more (overflow policy: block the producer).
     """
 
-    __slots__ = ("_active", "_limit", "_parallel", "_queues", "_ready", "_room", "_size", "_start", "_work")
+    __slots__ = ("_active", "_closed", "_limit", "_parallel", "_queues", "_ready", "_room", "_size", "_start", "_work")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class KeyedQueue(Generic[_Item]):
         self._queues: dict[str, deque[_Item]] = {}
         self._ready: dict[str, None] = {}  # ordered, and far smaller than a deque while empty
         self._active = 0
+        self._closed = False
         self._size = 0
         self._room: asyncio.Future[None] | None = None
 
@@ -48,6 +49,8 @@ class KeyedQueue(Generic[_Item]):
 
     def submit(self, key: str, item: _Item) -> None:
         """Add an item; it is taken in even when the queue is full, since the producer has it already."""
+        if self._closed:
+            return
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque((item,))
@@ -65,6 +68,15 @@ class KeyedQueue(Generic[_Item]):
                 await self._room
             finally:
                 self._room = None
+
+    def close(self) -> None:
+        """Nothing is run any more (the task group has ended): let a producer go that waits for room."""
+        self._closed = True
+        self._queues.clear()
+        self._ready.clear()
+        self._size = 0
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def _pump(self) -> None:
         while self._ready and self._active < self._parallel:

@@ -148,6 +148,8 @@ class NodeTable:
         finally:
             self._group = None
             self._timers.close()
+            for link in self.links():
+                link.upstream.close()  # or a connection that waits for room would wait for ever
 
     # -- connections
 

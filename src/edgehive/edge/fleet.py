@@ -5,7 +5,6 @@ Cheap for each node: one TLS socket with a shared read buffer, one timer, no tas
 
 import asyncio
 import logging
-import os
 import random
 import time
 import uuid
@@ -48,12 +47,12 @@ class FleetSettings:
 class _Seat:
     """One node's place: its core, its socket while there is one, when it has to speak next."""
 
-    __slots__ = ("busy", "keepalive", "lease", "node", "pods", "socket", "status")
+    __slots__ = ("busy", "keepalive", "lease", "node", "pods", "retired", "socket", "status")
 
     def __init__(self, node: FleetNode) -> None:
         self.node = node
         self.socket: _Socket | None = None
-        self.busy = False
+        self.busy = self.retired = False
         self.keepalive = self.lease = self.status = self.pods = 0.0
 
 
@@ -79,13 +78,14 @@ class _Socket(asyncio.BufferedProtocol):
         )
         made.write(request)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Not a bytearray: asyncio fills it by slices, which would be copies.
         return self._fleet.buffer  # emptied before anybody else gets it
 
     def buffer_updated(self, nbytes: int) -> None:
         now = self._fleet.now()
         try:
-            for event in self._ws.receive(bytes(memoryview(self._fleet.buffer)[:nbytes])):
+            for event in self._ws.receive(bytes(self._fleet.buffer[:nbytes])):
                 match event:
                     case Received(data):
                         self._seat.node.receive(data, now)
@@ -148,7 +148,7 @@ class Fleet:
     ) -> None:
         self.settings: Final = settings
         self.stats: Final = FleetStats()
-        self.buffer = bytearray(_BUFFER)
+        self.buffer = memoryview(bytearray(_BUFFER))
         self.connects = Samples()
         """Seconds from dialling to the accepted upgrade."""
         self.lost_links = 0
@@ -213,11 +213,18 @@ class Fleet:
                 seat.busy = True
                 self._queue.put_nowait(seat)
 
-    def disconnect(self) -> None:
-        """Drop every link."""
-        for seat in self._seats:
+    def disconnect(self, first: int = 0, last: int | None = None) -> None:
+        """Drop the links of the nodes from `first` to `last`; they come back by themselves."""
+        for seat in self._seats[first:last]:
             if seat.socket is not None:
                 seat.socket.close()
+
+    def retire(self, index: int) -> None:
+        """Drop one node's link for good."""
+        seat = self._seats[index]
+        seat.retired = True
+        if seat.socket is not None:
+            seat.socket.close()
 
     def each(self, act: Callable[[FleetNode, float], None]) -> None:
         """Have every connected node do something: ``fleet.each(FleetNode.report_status)``."""
@@ -275,6 +282,8 @@ class Fleet:
             self._again(seat)
 
     def _again(self, seat: _Seat) -> None:
+        if seat.retired:
+            return
         low, high = self.settings.redial
         seat.busy = True
         delay = low + random.random() * (high - low)  # noqa: S311 - jitter
