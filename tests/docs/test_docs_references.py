@@ -16,8 +16,8 @@ _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 def test_every_test_named_exists(page: Path) -> None:
     missing = []
     for path, *names in _TEST.findall(page.read_text()):
-        file = ROOT / "tests" / path
-        text = file.read_text() if file.exists() else ""
+        # A page may leave out the folder where the name says enough: names are unique in the tree.
+        text = "".join(file.read_text() for file in (ROOT / "tests").glob(f"**/{path}"))
         if not text or any(name and not re.search(rf"(def|class) {name}\b", text) for name in names):
             missing.append("::".join([path, *filter(None, names)]))
     assert not missing
