@@ -3,19 +3,18 @@
 import base64
 import binascii
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from edgehive.aio.storage import Storage
 from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import matcher, to_served
 from edgehive.apiserver.context import Selection
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus, bad_request, expired, invalid, not_found
-from edgehive.store.revisions import Expired, Record, TooNew
+from edgehive.store.revisions import Event, Expired, Record, TooNew
 
 _STALE_CONTINUE = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -48,10 +47,24 @@ class ObjectList:
         return b"".join((text[:-1], b',"items":[', b",".join(self.items), b"]}\n"))
 
 
+class ReadStore(Protocol):
+    """What reading and watching need of a store (`aio.storage.Storage`)."""
+
+    @property
+    def revision(self) -> int: ...
+    def get(self, bucket: str, key: str) -> Record | None: ...
+    def scan(
+        self, bucket: str, prefix: str = "", *, after: str = "", at: int | None = None
+    ) -> Iterator[tuple[str, Record]]: ...
+    def since(self, bucket: str, revision: int) -> Sequence[Event]: ...
+    def check(self, bucket: str, revision: int) -> None: ...
+    async def changed(self, bucket: str) -> None: ...
+
+
 class Reader:
     """Reads objects of any resource; never waits."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: ReadStore) -> None:
         self._storage = storage
 
     def record(self, info: ResourceInfo, namespace: str, name: str) -> Record:

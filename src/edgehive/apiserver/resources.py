@@ -4,7 +4,7 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from edgehive.aio.http import Request, Response
 from edgehive.apiserver.codec import as_object
@@ -13,7 +13,7 @@ from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.negotiate import BodyReader, Form, choose, media_of
 from edgehive.apiserver.nodeauthz import check_mirror
 from edgehive.apiserver.paths import Target
-from edgehive.apiserver.registry import Registry
+from edgehive.apiserver.reads import ObjectList
 from edgehive.apiserver.render import Renderer, respond
 from edgehive.apiserver.reviews import Reviews
 from edgehive.apiserver.subresources import Subresources, missing_subresource
@@ -26,14 +26,35 @@ _OBJECT_PARTS = frozenset({"", "status", "finalize"})
 _FIELD_VALIDATION = ("Ignore", "Warn", "Strict")
 
 
+class Kinds(Protocol):
+    """Which resources there are (`apiserver.catalog.Catalog`)."""
+
+    def find(self, group: str, version: str, resource: str) -> ResourceInfo | None: ...
+
+
+class Verbs(Protocol):
+    """The verbs of an API (`apiserver.registry.Registry`)."""
+
+    @property
+    def catalog(self) -> Kinds: ...
+    def get(self, call: Call, resource_version: str = "") -> bytes: ...
+    def list(self, call: Call, selection: Selection) -> ObjectList: ...
+    def watch(self, call: Call, request: WatchRequest) -> AsyncGenerator[Line, None]: ...
+    async def create(self, call: Call, body: dict[str, Any]) -> bytes: ...
+    async def update(self, call: Call, body: dict[str, Any]) -> bytes: ...
+    async def patch(self, call: Call, body: bytes, content_type: str) -> tuple[bytes, bool]: ...
+    async def delete(self, call: Call, options: DeleteOptions) -> tuple[bytes, bool]: ...
+    async def delete_all(self, call: Call, selection: Selection, options: DeleteOptions) -> ObjectList: ...
+
+
 class Resources:
-    """Answers requests for any resource."""
+    """Answers requests for any resource; without `subresources` there are only ``status`` and ``finalize``."""
 
     def __init__(
         self,
         *,
-        registry: Registry,
-        subresources: Subresources,
+        registry: Verbs,
+        subresources: Subresources | None,
         now: Callable[[], datetime],
         rng: random.Random,
     ) -> None:
@@ -169,7 +190,7 @@ class Resources:
         """``POST bindings``, the older way to bind: the body names the pod."""
         info = self._registry.catalog.find("", "v1", "pods")
         name = (body.get("metadata") or {}).get("name")
-        if info is None or not isinstance(name, str):
+        if info is None or self._subresources is None or not isinstance(name, str):
             raise bad_request("metadata.name must name the pod")
         pod = Call(info, call.user, call.namespace, name, "binding", call.manager, dry_run=call.dry_run)
         raw = await self._subresources.bind(pod, body)
@@ -204,6 +225,8 @@ class Resources:
 
     async def _subresource(self, request: Request, call: Call, verb: str) -> Response:
         subs = self._subresources
+        if subs is None:
+            raise missing_subresource()
         form = choose(request, transforms=False)
         match call.subresource, verb:
             case "scale", "get":

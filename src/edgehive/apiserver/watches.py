@@ -5,15 +5,15 @@ A watcher holds no queue: it reads the store's window at its own pace, and one t
 """
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgehive.aio.storage import Storage
 from edgehive.apiserver.catalog import bucket_of
 from edgehive.apiserver.codec import Matcher, decode, encode, matcher, to_served
 from edgehive.apiserver.context import Selection
-from edgehive.apiserver.reads import parse_version, selectable
+from edgehive.apiserver.reads import ReadStore, parse_version, selectable
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus, expired, invalid
 from edgehive.store.revisions import Event, Expired, TooNew
@@ -37,7 +37,7 @@ class WatchRequest:
 class Watcher:
     """Watches any resource."""
 
-    def __init__(self, storage: Storage, *, served: Callable[[ResourceInfo], bool]) -> None:
+    def __init__(self, storage: ReadStore, *, served: Callable[[ResourceInfo], bool]) -> None:
         self._storage = storage
         self._served = served
         self.active = 0
@@ -125,17 +125,25 @@ class Watcher:
                 ("ADDED", to_served(r.value, view.info)) for _, r in scan if view.wants(r.value)
             ]
         cursor = version or self._storage.revision
-        self._events(bucket, cursor)
+        with _told(self._storage, cursor):
+            self._storage.check(bucket, cursor)
         return cursor, []
 
-    def _events(self, bucket: str, cursor: int) -> list[Event]:
-        try:
-            return list(self._storage.since(bucket, cursor))
-        except Expired as exc:
-            raise expired(f"too old resource version: {cursor} ({self._storage.revision})") from exc
-        except TooNew as exc:
-            # A version we never gave out: the client knew another store. Listing again is what helps it.
-            raise expired(f"unknown resource version: {cursor} (current {self._storage.revision})") from exc
+    def _events(self, bucket: str, cursor: int) -> Sequence[Event]:
+        with _told(self._storage, cursor):
+            return self._storage.since(bucket, cursor)
+
+
+@contextlib.contextmanager
+def _told(storage: ReadStore, cursor: int) -> Iterator[None]:
+    """Say to the client which of its versions cannot be gone on from."""
+    try:
+        yield
+    except Expired as exc:
+        raise expired(f"too old resource version: {cursor} ({storage.revision})") from exc
+    except TooNew as exc:
+        # A version we never gave out: the client knew another store. Listing again is what helps it.
+        raise expired(f"unknown resource version: {cursor} (current {storage.revision})") from exc
 
 
 class _View:

@@ -96,7 +96,7 @@ def edgecore_config(
             "eventBus": {"enable": False},
             "metaManager": {
                 "enable": True,
-                "metaServer": {"enable": False, "server": f"127.0.0.1:{first + 1}"},
+                "metaServer": {"enable": True, "server": f"127.0.0.1:{first + 1}"},
             },
             "deviceTwin": {"enable": False},
             "serviceBus": {"enable": False, "port": first + 2},

@@ -111,7 +111,6 @@ class EdgeCore:
             "serviceBus": modules.service_bus.enable,
             "edgeStream": modules.edge_stream.enable,
             "taskManager": modules.task_manager.enable,
-            "metaManager.metaServer": modules.meta_manager.meta_server.enable,
         }
         absent = [name for name, enabled in asked.items() if enabled]
         if absent:
@@ -142,6 +141,8 @@ class EdgeCore:
         )
         hive.add(Module("metamanager", meta.receive, frozenset({META})))
         services = [Service("modules", hive.run)]
+        if self._config.modules.meta_manager.meta_server.enable:
+            services.append(self._metaserver(store, hub, meta, runtime))
         if self._hub_config.enable:
             services.append(Service("hub", lambda: self._run_hub(hub)))
         if self._edged.enable:
@@ -153,6 +154,22 @@ class EdgeCore:
 
         # Last, so that everybody has subscribed.
         return [*services, Service("announce", announce, once=True)]
+
+    def _metaserver(self, store: EdgeStore, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> Service:
+        """The local Kubernetes API; not even imported where it is off."""
+        from edgehive.edge.metaserver import MetaServer, check_config
+
+        server = MetaServer(
+            address=check_config(self._config),
+            node=self._node,
+            store=store,
+            link=hub,
+            stamp=stamp,
+            runtime=runtime if self._edged.enable else None,
+            pod=meta.pod,
+        )
+        meta.attach(server)
+        return Service("metaserver", server.run)
 
     # the link
 

@@ -65,6 +65,13 @@ class Cloud(Protocol):
     def on_settled(self, callback: Callable[[Settled], None]) -> None: ...
 
 
+class Inbox(Protocol):
+    """The replica of the local Kubernetes API (`edge.metaserver.MetaServer`)."""
+
+    def takes(self, message: Message) -> bool: ...
+    def inject(self, message: Message) -> None: ...
+
+
 class _Scheduled(msgspec.Struct, rename="camel"):
     node_name: str = ""
 
@@ -92,6 +99,7 @@ class MetaManager:
         forward_twin: Callable[[Message], Awaitable[None]] = _nobody,
         report_event: Callable[[Mapping[str, Any]], None] = lambda event: None,
     ) -> None:
+        self._replica: Inbox | None = None
         self._node = node
         self._store = store
         self._cloud = cloud
@@ -106,6 +114,10 @@ class MetaManager:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         cloud.on_settled(self._on_settled)
 
+    def attach(self, replica: Inbox) -> None:
+        """Give `replica` every object from the cloud from now on."""
+        self._replica = replica
+
     # from the cloud
 
     async def receive(self, delivery: Delivery[Message]) -> None:
@@ -115,11 +127,10 @@ class MetaManager:
             stored = self._store.get(message.resource)
             plan = plan_incoming(message, stored)
             self._store.apply(plan.changes)
+            if self._replica is not None and not plan.ignored:
+                self._replica.inject(message)
         except (StorageError, ProtocolError) as exc:
-            what = safe_label(f"{message.operation} {message.resource}")
-            log.error("%s cannot be kept, the cloud will send it again: %s", what, exc)  # noqa: TRY400
-            new_id, timestamp = self._stamp()
-            self._cloud.send_now(store_failure(message, str(exc), new_id=new_id, timestamp=timestamp))
+            self._cannot_keep(message, exc)
             return
         if plan.ack is not None:
             self._cloud.send_ack(plan.ack)
@@ -129,6 +140,21 @@ class MetaManager:
             await self._forward_twin(message)
         elif plan.forward is Forward.EDGED:
             self._tell_edged(message, stored)
+
+    def _replicate(self, replica: Inbox, message: Message) -> None:
+        try:
+            replica.inject(message)
+        except (StorageError, ProtocolError) as exc:
+            self._cannot_keep(message, exc)
+            return
+        if message.operation in (INSERT, UPDATE, DELETE):
+            self._cloud.send_ack(message)
+
+    def _cannot_keep(self, message: Message, exc: Exception) -> None:
+        what = safe_label(f"{message.operation} {message.resource}")
+        log.error("%s cannot be kept, the cloud will send it again: %s", what, exc)
+        new_id, timestamp = self._stamp()
+        self._cloud.send_now(store_failure(message, str(exc), new_id=new_id, timestamp=timestamp))
 
     def _tell_edged(self, message: Message, stored: Row | None) -> None:
         target = find_resource(message.resource)

@@ -11,8 +11,9 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -127,6 +128,24 @@ class EdgeStore:
         """Forget a kept message."""
         with self._transaction():
             self._db.execute("DELETE FROM edgehive_outbox WHERE sequence = ?", (sequence,))
+
+    # other tables of the same file
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return every row of a query."""
+        with _translated():
+            return self._db.execute(sql, values).fetchall()
+
+    def iterate(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query without holding them all."""
+        with _translated():
+            yield from self._db.execute(sql, values)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make changes together; durable when the block has ended."""
+        with self._transaction():
+            yield self._db
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

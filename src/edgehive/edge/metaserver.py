@@ -1,0 +1,185 @@
+"""MetaServer: the Kubernetes API on the edge's own loopback address, online and offline.
+
+This module is what edgecore always loads of it: the listener, the replica and what the cloud sends into it. The rest
+comes with the first request.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgehive.aio.http import HttpServer, Request, Response
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.config_load import split_address
+from edgehive.edge.metaserver_store import Replica
+from edgehive.edge.metaserver_sync import Follower, Link, Scope
+from edgehive.edge.runtime import Runtime
+from edgehive.edge.store import EdgeStore
+from edgehive.kit.errors import Transient, UserError
+from edgehive.kube.meta import decode_partial
+from edgehive.kube.refs import GVR
+from edgehive.wire import classify as cls
+from edgehive.wire import resource as res
+from edgehive.wire.application import ResourceKey
+from edgehive.wire.kinds import kind_to_resource
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, content_data
+from edgehive.wire.session import Stamp
+
+if TYPE_CHECKING:
+    from edgehive.edge.metaserver_face import MetaFace
+
+log = logging.getLogger(__name__)
+
+GATE = "requireAuthorization"
+_EDGED = frozenset(
+    {
+        res.POD,
+        res.CONFIGMAP,
+        res.SECRET,
+        res.NODE,
+        res.PERSISTENT_VOLUME,
+        res.PERSISTENT_VOLUME_CLAIM,
+        res.VOLUME_ATTACHMENT,
+        res.DEVICE,
+        res.DEVICE_MODEL,
+        res.SERVICE_ACCOUNT_ACCESS,
+    }
+)
+"""Types that other parts of edgecore read in the table ``meta``."""
+
+
+def check_config(config: EdgeCoreConfig) -> tuple[str, int]:
+    """Return where to listen.
+
+    Raises:
+        UserError: that would serve others than this machine, or what is not there is asked for.
+    """
+    key = "modules.metaManager.metaServer"
+    if config.feature_gates.get(GATE):
+        raise UserError(
+            f"featureGates.{GATE}: this MetaServer does not authenticate its clients yet",
+            hint=f"switch {GATE} off; MetaServer then serves this machine alone, over loopback",
+        )
+    host, port = split_address(config.modules.meta_manager.meta_server.server)
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise UserError(
+            f"{key}.server: {host} can be reached by others, and MetaServer asks nobody who he is",
+            hint="use 127.0.0.1",
+        )
+    return host, port
+
+
+class MetaServer:
+    """The server; `inject` and `takes` are MetaManager's, `run` is a service."""
+
+    def __init__(
+        self,
+        *,
+        address: tuple[str, int],
+        node: str,
+        store: EdgeStore,
+        link: Link,
+        stamp: Stamp,
+        runtime: Runtime | None,
+        pod: Callable[[str, str], bytes | None],
+    ) -> None:
+        self._address = address
+        self._runtime = runtime
+        self._pod = pod
+        self._face: MetaFace | None = None
+        self.replica = Replica(store)
+        self.follower = Follower(
+            node=node,
+            link=link,
+            replica=self.replica,
+            stamp=stamp,
+            selects=_everything,
+            now=time.monotonic,
+            wall=time.time,
+        )
+        self.port = address[1]
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            Transient: the address cannot be had now.
+        """
+        host, port = self._address
+        server = HttpServer(self.handle, name="metaserver", max_connections=512)
+        try:
+            self.port = await server.listen(host, port)
+        except OSError as exc:
+            raise Transient(f"MetaServer cannot listen on {host}:{port}: {exc.strerror}") from exc
+        log.info("MetaServer listens on %s:%d", host, self.port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.run(), name="metaserver-http")
+            group.create_task(self.follower.run(), name="metaserver-follower")
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; raises `ApiStatus`."""
+        if self._face is None:
+            self._face = self._load()
+        return await self._face.handle(request)
+
+    def _load(self) -> "MetaFace":
+        from edgehive.edge.metaserver_extend import Extensions
+        from edgehive.edge.metaserver_face import MetaFace
+
+        extensions = Extensions(runtime=self._runtime, pod=self._pod)
+        return MetaFace(
+            follower=self.follower, replica=self.replica, extensions=extensions, now=time.monotonic
+        )
+
+    # what the cloud sends
+
+    def takes(self, message: Message) -> bool:
+        """Whether `message` is for the replica alone."""
+        if message.source != cls.DYNAMIC_CONTROLLER:
+            return False
+        target = res.find_resource(message.resource)
+        return target is not None and target.type not in _EDGED
+
+    def inject(self, message: Message) -> None:
+        """Keep the object of a message from the cloud; durable on return, idempotent.
+
+        Raises:
+            StorageError: the disk refused.
+            ProtocolError: the content is not JSON.
+        """
+        if message.operation not in (INSERT, UPDATE, DELETE):
+            return
+        raw = content_data(message.content)
+        try:
+            partial = decode_partial(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        meta = partial.metadata
+        if not (partial.kind and partial.api_version and meta.name):
+            return  # bare metadata names no resource
+        gvr = self._resource(partial.api_version, partial.kind)
+        if message.operation == DELETE:
+            self.replica.remove(ResourceKey(gvr, meta.namespace, meta.name), raw, meta.uid)
+        else:
+            self.replica.put(gvr, [raw])
+
+    def _resource(self, api_version: str, kind: str) -> GVR:
+        group, _, version = api_version.rpartition("/")
+        if self._face is not None:
+            known = self._face.catalog.of_kind(group, version, kind)
+            if known is not None:
+                return known
+        return GVR(group, version, "leases" if kind == "Lease" else kind_to_resource(kind))
+
+
+def _everything(_scope: Scope) -> Callable[[bytes], bool]:
+    return lambda _: True
