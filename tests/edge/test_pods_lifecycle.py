@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from edgehive.edge.pods_garbage import LogRotation
 from edgehive.edge.pods_reset import remove_all_pods
 from edgehive.edge.pods_runtime import open_runtime
 from tests.support.containerd import Containerd, why_not
@@ -371,3 +372,104 @@ def test_a_full_disk_holds_what_cannot_be_written_and_nothing_else(tmp_path: Pat
     finally:
         edged.kill()
         subprocess.run(["umount", "-l", str(root)], check=False)
+
+
+@pytest.mark.containerd
+async def test_a_log_is_rotated_under_a_running_container(tmp_path: Path, containerd: Containerd) -> None:
+    edged = EdgedProcess(tmp_path / "edged", containerd.endpoint)
+    edged.start()
+    runtime = open_runtime(
+        containerd.endpoint, node_ip="127.0.0.1", root_directory=tmp_path / "root", clock=time.time
+    )
+    try:
+        run(
+            edged,
+            make_pod("chatty", container("c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done")),
+        )
+        edged.wait_running("chatty")
+        edged.wait("some lines", lambda: "line 20" in edged.log_text("chatty"))
+        (info,) = [
+            c for c in await runtime.list_containers() if c.labels["io.kubernetes.pod.uid"] == "uid-chatty"
+        ]
+        rotation = LogRotation(runtime=runtime, max_size=100, max_files=3)
+        assert await rotation.rotate([info]) == 1
+        directory = Path(info.log_path).parent
+        edged.wait("lines in the new file", lambda: "line" in Path(info.log_path).read_text())
+        (old,) = directory.glob("0.log.*")
+        text = old.read_text() + Path(info.log_path).read_text()
+        numbers = [int(line.split()[-1]) for line in text.splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1)), "no line is lost"
+        usage = await runtime.usage()
+        assert usage[info.id].memory > 0
+        run(edged)
+        edged.wait("it ends", lambda: edged.here() == [])
+    finally:
+        edged.kill()
+        await runtime.close()
+
+
+@pytest.mark.containerd
+def test_security_context_and_claims_in_real_containers(tmp_path: Path, containerd: Containerd) -> None:
+    edged = EdgedProcess(tmp_path / "edged", containerd.endpoint)
+    edged.start()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    edged.want["objects"] = [
+        ["persistentvolumeclaim", "default", "data", {"spec": {"volumeName": "pv1"}}],
+        [
+            "persistentvolume",
+            "",
+            "pv1",
+            {"spec": {"claimRef": {"namespace": "default", "name": "data"}, "local": {"path": str(disk)}}},
+        ],
+    ]
+    user = "id -u; id -g; id -G; grep -e CapEff -e NoNewPrivs -e Seccomp: /proc/self/status; echo x >/no || echo ro"
+    secured = container(
+        "c",
+        f"{user}; echo kept >/data/file; {LOOP}",
+        securityContext={
+            "runAsUser": 1234,
+            "runAsGroup": 2345,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        volumeMounts=[{"name": "data", "mountPath": "/data"}],
+        resources={"limits": {"memory": "32Mi", "cpu": "500m"}},
+    )
+    mighty = container(
+        "c",
+        f"grep CapEff /proc/self/status; [ -w /sys ] && echo sys; {LOOP}",
+        securityContext={"privileged": True},
+    )
+    try:
+        run(
+            edged,
+            make_pod(
+                "secured",
+                secured,
+                securityContext={"fsGroup": 3456, "supplementalGroups": [4567]},
+                volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            ),
+            make_pod("mighty", mighty),
+        )
+        edged.wait_running("secured")
+        edged.wait_running("mighty")
+        edged.wait("their words", lambda: "ro\n" in edged.log_text("secured"))
+        text = edged.log_text("secured")
+        words = [line.split(" ", 3)[3] for line in text.splitlines()]
+        assert words[:2] == ["1234", "2345"]
+        assert {"3456", "4567"} <= set(words[2].split())
+        assert "CapEff:\t0000000000000000" in words
+        assert "NoNewPrivs:\t1" in words
+        assert "Seccomp:\t2" in words
+        assert (disk / "file").read_text() == "kept\n"
+        assert (disk / "file").stat().st_gid == 2345 or disk.stat().st_gid == 3456
+        full = edged.wait("the other's", lambda: edged.log_text("mighty"))
+        assert "CapEff:\t0000000000000000" not in full
+        run(edged)
+        edged.wait("they end", lambda: edged.here() == [])
+        assert (disk / "file").exists(), "the data stays"
+    finally:
+        edged.kill()

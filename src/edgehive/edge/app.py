@@ -28,7 +28,10 @@ from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
 from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
 from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
+from edgehive.edge.pods_eviction import EvictionSettings
+from edgehive.edge.pods_garbage import ImageSettings
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.pods_spec import parse_quantity
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import UserError
@@ -256,6 +259,7 @@ class EdgeCore:
                 memory=machine.memory,
             ),
             settings=self._pod_settings(),
+            levels=self._probe().levels,
         )
         services = [Service("node", agent.run), Service("pods", pods.run)]
         if self._kubelet.read_only_port:
@@ -275,7 +279,6 @@ class EdgeCore:
 
     def _agent(self, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> NodeAgent:
         kubelet, edged = self._kubelet, self._edged
-        uses_process = kubelet.container_runtime_endpoint.startswith(_PROCESS)
 
         async def runtime_version() -> tuple[str, str]:
             version = await runtime.version()
@@ -297,11 +300,7 @@ class EdgeCore:
                 pressure_transition=parse_duration(kubelet.eviction_pressure_transition_period),
                 register=kubelet.register_node,
             ),
-            probe=NodeProbe(
-                storage=Path(edged.root_directory),
-                images=_CONTAINERD_IMAGES if not uses_process and _CONTAINERD_IMAGES.is_dir() else None,
-                own_limits=uses_process,
-            ),
+            probe=self._probe(),
             api=meta,
             connection=hub,
             runtime_version=runtime_version,
@@ -313,6 +312,14 @@ class EdgeCore:
                 report=parse_duration(kubelet.node_status_report_frequency),
                 lease_duration=kubelet.node_lease_duration_seconds,
             ),
+        )
+
+    def _probe(self) -> NodeProbe:
+        uses_process = self._kubelet.container_runtime_endpoint.startswith(_PROCESS)
+        return NodeProbe(
+            storage=Path(self._edged.root_directory),
+            images=_CONTAINERD_IMAGES if not uses_process and _CONTAINERD_IMAGES.is_dir() else None,
+            own_limits=uses_process,
         )
 
     def _pod_settings(self) -> PodSettings:
@@ -327,6 +334,23 @@ class EdgeCore:
             max_parallel_pulls=parallel,
             default_pod_network=self._edged.default_pod_network,
             cgroup_root=kubelet.cgroup_root,
+            static_pod_path=Path(kubelet.static_pod_path) if kubelet.static_pod_path else None,
+            eviction=EvictionSettings(
+                hard=kubelet.eviction_hard,
+                soft=kubelet.eviction_soft,
+                soft_grace={k: parse_duration(v) for k, v in kubelet.eviction_soft_grace_period.items()},
+                minimum_reclaim=kubelet.eviction_minimum_reclaim,
+                max_pod_grace=kubelet.eviction_max_pod_grace_period,
+            ),
+            images=ImageSettings(
+                high_percent=kubelet.image_gc_high_threshold_percent,
+                low_percent=kubelet.image_gc_low_threshold_percent,
+                minimum_age=parse_duration(kubelet.image_minimum_gc_age),
+                maximum_age=parse_duration(kubelet.image_maximum_gc_age),
+            ),
+            log_max_size=int(parse_quantity(kubelet.container_log_max_size)),
+            log_max_files=kubelet.container_log_max_files,
+            housekeeping_seconds=parse_duration(kubelet.container_log_monitor_interval),
         )
 
     def _address(self, connected_from: str = "") -> str:

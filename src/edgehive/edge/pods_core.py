@@ -68,6 +68,7 @@ class PodCore:
         if self._final_phase and pod.status.get("reason"):
             self._final = Problem(str(pod.status["reason"]), str(pod.status.get("message", "")))
         self._started_at = parse_time(pod.status.get("startTime", ""))
+        self._most_grace: int | None = None
         self._delete_asked_at = 0.0
         self._adopting = True
         self._deadline: float | None = None
@@ -90,6 +91,13 @@ class PodCore:
     def receive_removed(self) -> None:
         """The pod is gone from the cluster."""
         self.gone = True
+
+    def receive_eviction(self, problem: Problem, grace: int | None) -> None:
+        """The node cannot bear the pod any longer: it fails, with `grace` seconds at most to end, None for none."""
+        if self._final_phase or self.gone:
+            return
+        self._final_phase, self._final = FAILED, problem
+        self._most_grace = 0 if grace is None else grace
 
     def receive_observed(self, sandboxes: Sequence[SandboxInfo], containers: Sequence[ContainerInfo]) -> None:
         """Take what the runtime has of this pod now, all of it."""
@@ -235,6 +243,15 @@ class PodCore:
             if phase in TERMINAL:
                 self._final_phase = phase
 
+    @property
+    def active(self) -> bool:
+        """Something of the pod runs."""
+        return self._runs_anything()
+
+    @property
+    def _grace(self) -> int:
+        return self.pod.grace if self._most_grace is None else min(self.pod.grace, self._most_grace)
+
     def _runs_anything(self) -> bool:
         return any(c.state is State.RUNNING for c in self.containers)
 
@@ -246,7 +263,7 @@ class PodCore:
             why = "Stopping container {}"
             self._try_all(
                 plan,
-                [StopContainer(c.id, c.name, self.pod.grace, why.format(c.name)) for c in main or running],
+                [StopContainer(c.id, c.name, self._grace, why.format(c.name)) for c in main or running],
                 now,
             )
             return

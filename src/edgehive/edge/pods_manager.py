@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from edgehive.aio.supervise import Service, supervise
 from edgehive.edge.env import references
 from edgehive.edge.metaclient import Change, MetaClient, PodChange
+from edgehive.edge.node_probe import Levels
 from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
 from edgehive.edge.pods_files import PodFiles
+from edgehive.edge.pods_housekeeping import Housekeeping
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
@@ -48,6 +50,7 @@ class PodManager:
         node: NodeFacts,
         settings: PodSettings,
         clock: Callable[[], float] = time.time,
+        levels: Callable[[], Levels] | None = None,
     ) -> None:
         self._runtime = runtime
         self._meta = meta
@@ -79,6 +82,15 @@ class PodManager:
             node=node,
             settings=settings,
             clock=clock,
+        )
+        self._housekeeping = levels and Housekeeping(
+            runtime=runtime,
+            settings=settings,
+            events=events,
+            clock=clock,
+            levels=levels,
+            cores=lambda: [worker.core for worker in self._workers.values()],
+            evict=self._evict,
         )
         self._workers: dict[str, PodWorker] = {}
         self._changes: OrderedDict[tuple[str, str], PodChange] = OrderedDict()
@@ -130,13 +142,21 @@ class PodManager:
             Service("runtime relist", self._relist, backoff_max=10.0),
             Service("runtime events", self._watch_events, backoff_max=10.0),
             Service("pod status", self._writer.run),
-            *self._static_services(),
+            *self._other_services(),
         )
 
-    def _static_services(self) -> list[Service]:
-        if self._settings.static_pod_path is None:
-            return []
-        return [Service("static pods", self._watch_manifests), Service("mirror pods", self._mirrors.run)]
+    def _other_services(self) -> list[Service]:
+        services = []
+        if self._settings.static_pod_path is not None:
+            services.append(Service("static pods", self._watch_manifests))
+            services.append(Service("mirror pods", self._mirrors.run))
+        if self._housekeeping is not None:
+            services.append(Service("housekeeping", self._housekeeping.run))
+        return services
+
+    def _evict(self, pod: Pod, message: str, grace: int | None) -> None:
+        if (worker := self._workers.get(pod.uid)) is not None:
+            worker.receive_eviction(message, grace)
 
     def _on_pod(self, change: PodChange) -> None:
         if change.kind is Change.SET:

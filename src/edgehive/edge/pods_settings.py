@@ -4,8 +4,11 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from edgehive.edge.pods_eviction import EvictionSettings
+from edgehive.edge.pods_garbage import ImageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,8 @@ class PodSettings:
     static_pod_path: Path | None = None
     """Manifests of pods that run whatever the cloud says."""
     static_check_seconds: float = 1.0
+    eviction: EvictionSettings = field(default_factory=EvictionSettings)
+    images: ImageSettings = field(default_factory=ImageSettings)
+    log_max_size: int = 10 << 20
+    log_max_files: int = 5
+    housekeeping_seconds: float = 10.0

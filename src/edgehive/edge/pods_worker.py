@@ -105,6 +105,12 @@ class PodWorker:
         self._interrupt.set()
         self._wake.set()
 
+    def receive_eviction(self, message: str, grace: int | None) -> None:
+        """The pod has to go, and fails."""
+        self.core.receive_eviction(Problem("Evicted", message), grace)
+        self._interrupt.set()
+        self._wake.set()
+
     def receive_runtime_change(self) -> None:
         """Look again at what the runtime has."""
         self._observe = True
