@@ -142,12 +142,12 @@ async def test_a_thermostat_is_read_set_and_follows(tmp_path):
         assert twin.observed_desired == "21.5"
         assert twin.metadata["type"] == "float"
         assert twin.metadata["timestamp"].isdigit()
-        assert thermostat.room.target == 21.5
+        assert await thermostat.target() == 21.5
         assert sink.values["thermostat", "temperature"].observed_desired is None
 
         dmi.set_device(device(port, "25"))
         await sink.until(lambda: sink.value("target") == "25")
-        assert thermostat.room.target == 25.0
+        assert await thermostat.target() == 25.0
 
         dmi.set_device(device(port, "99"))  # above the maximum: refused, the device keeps what it has
         dmi.set_device(device(port, "19"))
@@ -171,7 +171,7 @@ async def test_a_device_that_goes_away_is_offline_and_found_again(tmp_path):
             # It has lost its setting; what is desired is written again.
             await sink.until(lambda: sink.states[-1:] == [("thermostat", "online")])
             async with asyncio.timeout(5):
-                while second.room.target != 22.0:
+                while await second.target() != 22.0:
                     await asyncio.sleep(0.02)
 
 

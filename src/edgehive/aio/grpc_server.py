@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -320,11 +320,9 @@ class GrpcServer:
         """Count a connection out."""
         self._connections.discard(connection)
 
-    def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Run one call in the server's task group."""
-        assert self._group is not None
-        return self._group.create_task(_awaited(work))
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        """Run one call in the server's task group; a server that is ending takes none."""
+        if self._group is None:
+            work.close()
+            return None
+        return self._group.create_task(work)

@@ -9,6 +9,7 @@ register), `isRegisterSwap` (the low register first), `bit` (of one register).
 
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class Register:
     swap_registers: bool
     bit: int | None
 
-    def decode(self, words: list[int]) -> Value:
+    def decode(self, words: Sequence[int]) -> Value:
         """The value of the registers.
 
         Raises:
@@ -65,7 +66,7 @@ class Register:
         data = self._ordered(struct.pack(f">{self.count}H", *words[: self.count]))
         if self.kind == "string":
             return data.rstrip(b"\0").decode("utf-8", "replace")
-        (value,) = struct.unpack(_FORMS[self.kind], data)
+        value: int | float = struct.unpack(_FORMS[self.kind], data)[0]
         return value if self.scale == 1 else round(value * self.scale, 9)
 
     def encode(self, value: Value) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
-from edgehive.aio.grpc import NOT_FOUND, GrpcClient, GrpcError
+from edgehive.aio.grpc import NOT_FOUND, UNAVAILABLE, GrpcClient, GrpcError
 from edgehive.aio.grpc_server import INVALID_ARGUMENT, GrpcHandler, GrpcServer
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError, Transient
@@ -169,7 +169,8 @@ class MapperService:
             return
         if entry is not None:
             entry.task.cancel()
-        assert self._group is not None
+        if self._group is None:
+            raise GrpcError(UNAVAILABLE, "the mapper is ending")
         worker = DeviceWorker(device, driver=self._driver, reports=self, rng=self._rng)
         task = self._group.create_task(self._after(entry.task if entry else None, worker), name=device.id)
         self._entries[key] = _Entry(worker, task)

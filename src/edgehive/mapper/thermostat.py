@@ -65,19 +65,23 @@ class Thermostat:
         assert isinstance(transport, asyncio.Server)
         return int(transport.sockets[0].getsockname()[1])
 
+    async def target(self) -> float:
+        """The target, as its register has it."""
+        (word,) = await self._server.async_getValues(_UNIT, _READ, 1, 1)
+        return int(word) / 10
+
     async def run(self) -> None:
         """Simulate until cancelled."""
         try:
             while True:
-                target = await self._server.async_getValues(_UNIT, _READ, 1, 1)
-                self.room.target = int(target[0]) / 10
+                self.room.target = await self.target()
                 self.room.step(self._step)
                 temperature, _, heating = self._registers()
                 await self._server.async_setValues(_UNIT, _WRITE, 0, [temperature])
                 await self._server.async_setValues(_UNIT, _WRITE, 2, [heating])
                 await asyncio.sleep(self._step)
         finally:
-            await self._server.shutdown()
+            await self._server.shutdown()  # type: ignore[no-untyped-call]
 
     def _registers(self) -> list[int]:
         room = self.room
