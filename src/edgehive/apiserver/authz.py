@@ -72,6 +72,8 @@ _CLOUDCORE = (
     Rule((*WRITE, "approve"), ("certificates.k8s.io",), _ALL),
     Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
     Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+    # What clients at the edge look at through MetaServer; KubeEdge leaves it to the administrator to add this.
+    Rule(READ, _ALL, _ALL),
     # Whoever may impersonate anybody is an administrator: cloudcore acts for nodes and service accounts only.
     Rule(("impersonate",), ("",), ("users",), names=("system:node:*",)),
     Rule(("impersonate",), ("",), ("groups",), names=("system:nodes", "system:serviceaccounts*")),

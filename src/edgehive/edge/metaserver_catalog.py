@@ -23,8 +23,8 @@ from edgehive.wire.kinds import kind_to_resource
 
 log = logging.getLogger(__name__)
 
-_FRESH: Final = 30.0  # seconds for which a document is not asked for again
-_RETRY: Final = 2.0  # the same, when somebody misses something in it
+_FRESH: Final = 1.0  # seconds for which a document is not asked for again: one client asks for many
+_LEARNT: Final = 300.0  # the same for what has been found in one
 
 
 class Catalog:
@@ -40,7 +40,7 @@ class Catalog:
 
     # documents
 
-    async def document(self, path: str, fresh: float = _FRESH) -> bytes:
+    async def document(self, path: str) -> bytes:
         """What the API server answers on a pass-through path: asked now, or as it was last.
 
         Raises:
@@ -49,7 +49,7 @@ class Catalog:
         """
         held = self._replica.document(path)
         asked = self._asked.get(path)
-        if held is not None and asked is not None and self._now() - asked < fresh:
+        if held is not None and asked is not None and self._now() - asked < _FRESH:
             return held
         wait = ANSWER_WAIT if held is None else self._follower.patience
         try:
@@ -84,19 +84,18 @@ class Catalog:
             Unreachable: it cannot be known now.
         """
         info = self.find(gvr.group, gvr.version, gvr.resource)
-        if info is not None and self._now() - self._asked.get(gvr.prefix, 0.0) < 10 * _FRESH:
+        if info is not None and self._now() - self._asked.get(gvr.prefix, -_LEARNT) < _LEARNT:
             return info
-        for fresh in (_FRESH, _RETRY):
-            try:
-                rows = await self._version(gvr, fresh)
-            except Unreachable:
-                return self._guess(gvr)
-            if gvr.resource in rows:
-                return rows[gvr.resource]
+        try:
+            rows = await self._version(gvr)
+        except Unreachable:
+            return self._guess(gvr)
+        if gvr.resource in rows:
+            return rows[gvr.resource]
         raise ApiStatus(404, "NotFound", "the server could not find the requested resource")
 
-    async def _version(self, gvr: GVR, fresh: float) -> dict[str, ResourceInfo]:
-        body = await self.document(gvr.prefix, fresh)
+    async def _version(self, gvr: GVR) -> dict[str, ResourceInfo]:
+        body = await self.document(gvr.prefix)
         rows = self._rows.get((gvr.group, gvr.version))
         if rows is None:
             rows = {info.gvr.resource: info for info in self._parse(gvr.group, gvr.version, body)}
