@@ -101,7 +101,7 @@ class Bench:
         await self._lab.start_cloud()
         print("  registrations", flush=True)
         base = await self._quiet()
-        async with self._fleet(lease=0.0) as fleet:
+        async with self._lab.watching_records(), self._fleet(lease=0.0) as fleet:
             await self._registrations(fleet, base)
             for step in (
                 self._first_delivery,
@@ -174,16 +174,16 @@ class Bench:
         return await fleet.until(lambda: not self._tracker.want, seconds=_WAIT, what=what)
 
     async def _recorded(self, versions: dict[str, int], begun: float) -> float:
-        """Seconds from `begun` until every record has its version."""
+        """Seconds from `begun` until every record has its version, as a watch tells it."""
         deadline = time.monotonic() + _WAIT
+        found, lacking = self._lab.recorded, dict(versions)
         while True:
-            found = await self._lab.records()
-            if all(found.get(name, -1) >= version for name, version in versions.items()):
+            lacking = {n: v for n, v in lacking.items() if found.get(n, -1) < v}
+            if not lacking:
                 return time.monotonic() - begun
             if time.monotonic() > deadline:
-                lacking = [n for n, v in versions.items() if found.get(n, -1) < v]
-                raise TimeoutError(f"{len(lacking)} records missing, for example {lacking[:3]}")
-            await asyncio.sleep(0.05)
+                raise TimeoutError(f"{len(lacking)} records missing, for example {list(lacking)[:3]}")
+            await asyncio.sleep(0.01)
 
     async def _each_pod(self, act: Callable[[int], Awaitable[None]]) -> None:
         wanted = iter(range(len(self._names)))

@@ -10,17 +10,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from edgehive.aio.informer import Informer
 from edgehive.aio.kubeauth import load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient
 from edgehive.cli.gettoken import fetch_token
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kube.api import ListOptions
+from edgehive.kube.reflector import Change
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CRDS, OBJECTSYNCS
 from edgehive.kube.status import ApiStatus
 
@@ -104,6 +107,8 @@ class Lab:
         self.plane: Process | None = None
         self.kubeconfig = root / "kubeconfig"
         self.token = ""
+        self.recorded: dict[str, int] = {}
+        """The recorded version by the record's name, while `watching_records`."""
 
     async def __aenter__(self) -> "Lab":
         self.root.mkdir(parents=True, exist_ok=True)
@@ -186,6 +191,25 @@ class Lab:
                 if not token:
                     break
         return found
+
+    @contextlib.asynccontextmanager
+    async def watching_records(self) -> AsyncIterator[None]:
+        """Keep `recorded` current, at the cost of one watch."""
+        informer = Informer(api=self.api, gvr=OBJECTSYNCS)
+
+        def note(change: Change) -> None:
+            status = msgspec.json.decode(change.object.raw).get("status") or {}
+            version = status.get("objectResourceVersion") or "0"
+            self.recorded[change.object.meta.name] = int(version) if change.type != "DELETED" else -1
+
+        informer.subscribe(note)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(informer.run())
+            try:
+                await informer.synced()
+                yield
+            finally:
+                task.cancel()
 
     def _listening(self) -> bool:
         assert self.cloud is not None

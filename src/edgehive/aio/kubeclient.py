@@ -10,17 +10,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
+from edgehive.aio.httpclient import HttpAnswer, HttpPool
 from edgehive.aio.kubeauth import Credentials, client_tls, with_pair
 from edgehive.aio.kubelines import LineSplitter, TokenBucket, decode_page, decode_watch_line
 from edgehive.kit.backoff import Backoff
-from edgehive.kit.errors import Unreachable
+from edgehive.kit.errors import ProtocolError, Unreachable
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import ANYWHERE, APPLY_PATCH, CLUSTER, ListOptions, ListPage, WatchEvent, WriteOptions
 from edgehive.kube.kubeconfig import KubeConfig
@@ -60,10 +61,12 @@ class KubeClient:
         self._config = config
         self._credentials = Credentials(config)
         self._agent = user_agent
+        self._base = urlsplit(config.server.rstrip("/"))
         self._timeout = timeout
         self._bucket = TokenBucket(rate=qps, burst=burst)
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._session: aiohttp.ClientSession | None = None
+        self._pool: HttpPool | None = None
         self._tls: ssl.SSLContext | None = client_tls(config)
         self._pair: tuple[bytes, bytes] | None = None
 
@@ -77,6 +80,9 @@ class KubeClient:
 
     async def close(self) -> None:
         """Close every connection."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -108,10 +114,10 @@ class KubeClient:
         splitter = LineSplitter()
         path = object_path(gvr, options.namespace)
         try:
-            response = await self._send(_Call("GET", path, query, limits))
+            response = await self._open(_Call("GET", path, query, limits))
             async with response:
                 if response.status != 200:
-                    raise await self._failure(response)
+                    raise self._failure(await self._whole(response))
                 async for chunk in response.content.iter_any():
                     for line in splitter.feed(chunk):
                         yield decode_watch_line(line)
@@ -185,12 +191,11 @@ class KubeClient:
         for attempt in range(1, _TRIES + 1):
             try:
                 async with self._slots:
-                    response = await self._send(call)
-                    async with response:
-                        if response.status < 300:
-                            return await response.read()
-                        failure: ApiStatus | Unreachable = await self._failure(response)
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                    answer = await self._send(call)
+                if answer.status < 300:
+                    return answer.body
+                failure: ApiStatus | Unreachable = self._failure(answer)
+            except (aiohttp.ClientError, OSError, TimeoutError, ProtocolError) as exc:
                 failure = self._unreachable(exc)
             wait = _repeat_after(method, failure, backoff.next())
             if wait is None or attempt == _TRIES:
@@ -198,13 +203,72 @@ class KubeClient:
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _send(self, call: "_Call") -> aiohttp.ClientResponse:
+    async def _send(self, call: "_Call") -> HttpAnswer:
         """Send with our credentials, once more with fresh ones after a 401."""
+        answer = await self._exchange(call)
+        if answer.status == 401 and self._credentials.rejected():
+            answer = await self._exchange(call)
+        return answer
+
+    async def _exchange(self, call: "_Call") -> HttpAnswer:
+        if call.method != "GET" and not self._config.proxy_url:
+            return await self._write(call)
+        async with await self._send_once(call) as response:
+            return await self._whole(response)
+
+    async def _open(self, call: "_Call") -> aiohttp.ClientResponse:
+        """Begin a watch with our credentials, once more with fresh ones after a 401."""
         response = await self._send_once(call)
         if response.status == 401 and self._credentials.rejected():
             response.release()
             response = await self._send_once(call)
         return response
+
+    @staticmethod
+    async def _whole(response: aiohttp.ClientResponse) -> HttpAnswer:
+        good = response.status < 300
+        body = await (response.read() if good else response.content.read(_ERROR_BODY))
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpAnswer(response.status, response.reason or "", headers, body)
+
+    async def _write(self, call: "_Call") -> HttpAnswer:
+        """A request that changes something: short, frequent, and not compressed."""
+        loop = asyncio.get_running_loop()
+        pause = self._bucket.take(loop.time())
+        if pause > 0:
+            await asyncio.sleep(pause)
+        authorization = await self._credentials.authorization(loop.time(), time.time())
+        await self._ready_session()
+        pool = self._ready_pool()
+        target = self._base.path + call.path + ("?" + urlencode(call.query) if call.query else "")
+        body = call.body or b""
+        lines = [
+            f"{call.method} {target} HTTP/1.1",
+            f"Host: {self._base.netloc.rpartition('@')[2]}",
+            f"User-Agent: {self._agent}",
+            "Accept: application/json",
+            f"Content-Length: {len(body)}",
+            *(f"{name}: {value}" for name, value in call.headers),
+        ]
+        if authorization:
+            lines.append(f"Authorization: {authorization}")
+        if any("\n" in line or "\r" in line for line in lines):
+            raise ProtocolError("a line break inside a header")
+        head = "\r\n".join([*lines, "", ""])
+        async with asyncio.timeout(self._timeout):
+            return await pool.request(head.encode("utf-8") + body)
+
+    def _ready_pool(self) -> HttpPool:
+        if self._pool is None:
+            base = self._base
+            secure = base.scheme == "https"
+            self._pool = HttpPool(
+                host=base.hostname or "",
+                port=base.port or (443 if secure else 80),
+                tls=(self._tls or ssl.create_default_context()) if secure else None,
+                server_hostname=self._config.tls_server_name,
+            )
+        return self._pool
 
     async def _send_once(self, call: "_Call") -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
@@ -243,16 +307,17 @@ class KubeClient:
         )
         return self._session
 
-    async def _failure(self, response: aiohttp.ClientResponse) -> ApiStatus:
-        body = await response.content.read(_ERROR_BODY)
+    @staticmethod
+    def _failure(answer: HttpAnswer) -> ApiStatus:
+        body = answer.body[:_ERROR_BODY]
         try:
             status = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             text = safe_label(body.decode("utf-8", "replace").strip(), 300)
-            status = {"message": f"{response.status} {response.reason}: {text}"}
-        error = ApiStatus.from_dict(status, response.status)
-        error.code = response.status
-        seconds = response.headers.get("Retry-After", "")
+            status = {"message": f"{answer.status} {answer.reason}: {text}"}
+        error = ApiStatus.from_dict(status, answer.status)
+        error.code = answer.status
+        seconds = answer.headers.get("retry-after", "")
         if seconds.isascii() and seconds.isdigit():
             error.details.setdefault("retryAfterSeconds", int(seconds))
         return error
