@@ -77,9 +77,9 @@ def test_acknowledged_versions_are_written_newest_only_and_once() -> None:
     writer = SyncWriter(interval=0.5)
     for version in ("3", "9", "5"):
         writer.acknowledged(RECORD, version, 10.0)
-    assert writer.deadline() == 10.5
-    assert writer.take(10.4) == []
-    assert writer.take(10.5) == [RecordSync(KEY, "9")]
+    assert writer.deadline() == 10.1
+    assert writer.take(10.0) == []
+    assert writer.take(10.1) == [RecordSync(KEY, "9")]
     assert writer.take(11.0) == []
     assert writer.busy == 1
     writer.done(RecordSync(KEY, "9"), 11.0)  # another object than the one handed out
@@ -100,7 +100,24 @@ def test_a_stream_of_versions_does_not_put_the_write_off() -> None:
     writer = SyncWriter(interval=0.5)
     for i in range(20):
         writer.acknowledged(RECORD, str(i + 1), i * 0.1)
-    assert writer.deadline() == 0.5
+    assert writer.deadline() == 0.1
+
+
+def test_a_record_is_not_written_more_often_than_once_an_interval() -> None:
+    writer = SyncWriter(interval=0.5)
+    writes = []
+    for i in range(200):
+        now = i * 0.01
+        writer.acknowledged(RECORD, str(i + 1), now)
+        for write in writer.take(now):
+            writes.append(now)
+            writer.done(write, now)
+    assert writes == pytest.approx([0.1, 0.6, 1.1, 1.6], abs=0.011)
+    for write in writer.take(3.0):
+        writer.done(write, 3.0)
+    assert writer.depth == 0
+    writer.acknowledged(RECORD, "999", 9.0)
+    assert writer.deadline() == 9.1
 
 
 def test_what_is_recorded_already_is_not_written() -> None:

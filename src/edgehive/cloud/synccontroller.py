@@ -69,12 +69,14 @@ class SyncController:
         self._wake = asyncio.Event()
         self._suspects: frozenset[str] = frozenset()
         self._failing = False
+        self._planned = float("inf")
         self.requests = 0
         """Requests made to the API server, for the metrics."""
 
     def plan_changed(self) -> None:
         """The writer may have something to write earlier than it had."""
-        if self._writer.depth:
+        due = self._writer.deadline()
+        if due is not None and due < self._planned:
             self._wake.set()
 
     async def run(self) -> None:
@@ -86,6 +88,7 @@ class SyncController:
                 for write in self._writer.take(loop.time()):
                     group.create_task(self._carry_out(write))
                 due = self._writer.deadline()
+                self._planned = float("inf") if due is None else due
                 try:
                     async with asyncio.timeout_at(due):
                         await self._wake.wait()

@@ -23,6 +23,9 @@ API_VERSION = "reliablesyncs.kubeedge.io/v1alpha1"
 RESET: Final = "0"
 """Recorded to have everything sent again; the original writes it into a new record, to the same effect."""
 
+_SOON: Final = 5
+"""A record's first write waits for this part of the interval: long enough for what came together to go together."""
+
 _RETRY_SOON: Final = frozenset({0, 408, 409, 410, 429, 500, 502, 503, 504})
 
 
@@ -227,6 +230,7 @@ class SyncWriter:
         self._later: list[tuple[float, int, _Job]] = []  # statuses and deletes
         self._tick = 0
         self._jobs: dict[SyncKey, _Job] = {}
+        self._recent: dict[SyncKey, float] = {}  # when a status was last written, of the last `interval`
         self._busy = 0
         self.stats = SyncStats()
 
@@ -249,7 +253,10 @@ class SyncWriter:
             self._queue(job, now)
 
     def acknowledged(self, record: SyncRecord, version: str, now: float) -> None:
-        """The node acknowledged `version`; due within `interval`; never lowers what was recorded."""
+        """The node acknowledged `version`; due soon, or `interval` after the record's last write.
+
+        It never lowers what was recorded.
+        """
         self.stats.acknowledged += 1
         newest = parse_version(version)
         if newest <= parse_version(record.version):
@@ -314,6 +321,8 @@ class SyncWriter:
         elif isinstance(write, RecordSync):
             if job.version == write.version:
                 job.version = ""
+            self._recent.pop(write.key, None)
+            self._recent[write.key] = now
         else:
             job.delete = False
         self._carry_on(job, now)
@@ -350,7 +359,15 @@ class SyncWriter:
     def _schedule(self, job: _Job, now: float) -> None:
         # Counted from the first change, so that a steady stream of versions cannot put the write off for ever.
         if job.busy is None and job.entry == 0:
-            self._queue(job, now + self._interval)
+            self._queue(job, self._due(job, now))
+
+    def _due(self, job: _Job, now: float) -> float:
+        """Soon when the record has been left alone for a while, else `interval` after its last write."""
+        recent = self._recent
+        while recent and next(iter(recent.values())) <= now - self._interval:
+            del recent[next(iter(recent))]
+        last = recent.get(job.record.key, now - self._interval)
+        return max(now + self._interval / _SOON, last + self._interval)
 
     def _queue(self, job: _Job, due: float) -> None:
         self._tick += 1
