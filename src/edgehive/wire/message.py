@@ -44,10 +44,10 @@ class _Header(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class _HeaderOut(msgspec.Struct, omit_defaults=True, gc=False):
-    # Field order as Go emits it; msg_id and timestamp have no default, so they are always written.
+    # Field order as Go emits it; msg_id and timestamp are always written.
     msg_id: str
     parent_msg_id: str = ""
-    timestamp: int = -1
+    timestamp: int | msgspec.UnsetType = msgspec.UNSET  # a default, for the order; never left out
     resourceversion: str = ""
 
 
