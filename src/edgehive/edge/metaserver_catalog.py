@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from edgehive.edge.metaserver_store import Replica
-from edgehive.edge.metaserver_sync import ANSWER_WAIT, Follower
+from edgehive.edge.metaserver_sync import Follower
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.crd import infos_from_crd
 from edgehive.kube.refs import CRDS, GVR
@@ -51,7 +51,7 @@ class Catalog:
         asked = self._asked.get(path)
         if held is not None and asked is not None and self._now() - asked < _FRESH:
             return held
-        wait = ANSWER_WAIT if held is None else self._follower.patience
+        wait = self._follower.hope if held is None else self._follower.patience
         try:
             if not wait:
                 raise Unreachable("the cloud is not reachable")

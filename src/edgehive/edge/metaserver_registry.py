@@ -13,7 +13,7 @@ from edgehive.apiserver.reads import ObjectList, Reader
 from edgehive.apiserver.watches import Line, Watcher, WatchRequest
 from edgehive.edge.metaserver_catalog import Catalog
 from edgehive.edge.metaserver_store import Replica, View
-from edgehive.edge.metaserver_sync import ANSWER_WAIT, Follower, Freshness, Scope
+from edgehive.edge.metaserver_sync import Follower, Freshness, Scope
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.resources import ResourceInfo
@@ -54,7 +54,7 @@ class EdgeRegistry:
             return Freshness(True)
         key = ResourceKey(gvr, call.namespace, call.name)
         held = self._replica.get(key)
-        wait = ANSWER_WAIT if held is None else self._follower.patience
+        wait = self._follower.hope if held is None else self._follower.patience
         try:
             if not (wait and self._follower.connected):
                 raise Unreachable("the cloud is not reachable")

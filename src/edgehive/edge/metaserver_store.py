@@ -94,10 +94,12 @@ class _Window:
             raise TooNew(str(revision))
         if revision < self.floor:
             raise Expired(str(revision))
-        for index, event in enumerate(self.events):
-            if event.revision == revision:
-                return self.first + index + 1
-        return self.first + bisect_left(self.floors, revision)
+        listed = 0 if revision == self.floor else bisect_left(self.floors, revision) + 1
+        if revision != self.floor and (listed > len(self.floors) or self.floors[listed - 1] != revision):
+            listed = -1  # no list ever had this version: it is that of an event
+        seen = next((i + 1 for i, event in enumerate(self.events) if event.revision == revision), -1)
+        known = [place for place in (listed, seen) if place >= 0]
+        return self.first + (min(known) if known else bisect_left(self.floors, revision))
 
 
 @dataclass(frozen=True, slots=True)

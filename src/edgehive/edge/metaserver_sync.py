@@ -132,6 +132,11 @@ class Follower:
         """How long to wait for the cloud when there is a local answer."""
         return 0.0 if self._now() < self._silent_until or not self._link.connected else LOCAL_WAIT
 
+    @property
+    def hope(self) -> float:
+        """How long to wait for the cloud when there is no local answer; less if it has just been silent."""
+        return LOCAL_WAIT if self._now() < self._silent_until else ANSWER_WAIT
+
     async def run(self) -> None:
         """Renew what is followed after every reconnect, and end what nobody uses; until cancelled."""
         while True:
@@ -202,7 +207,7 @@ class Follower:
                 followed.used = self._now()
                 return self.freshness(scope)
         local = self.freshness(scope).as_of > 0
-        wait = self.patience if local or self._replica.has(scope.gvr) else ANSWER_WAIT
+        wait = self.patience if local or self._replica.has(scope.gvr) else self.hope
         try:
             if wait and self._link.connected:
                 async with asyncio.timeout(wait):
