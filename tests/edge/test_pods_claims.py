@@ -192,7 +192,7 @@ async def test_the_loop_goes_on_while_an_nfs_server_does_not_answer(
     volumes: VolumeManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "mount"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("edgehive.edge.volumes_nfs._TIMEOUT", 0.1)

@@ -21,7 +21,8 @@ from tests.support.containerd import Containerd, why_not
 from tests.support.edged_host import EdgedProcess
 from tests.support.fakemeta import container, make_pod
 
-LOOP = "while :; do sleep 1; done"
+LOOP = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"
+"""Runs for ever and ends at once when asked."""
 
 
 @pytest.fixture(scope="session")
@@ -473,3 +474,27 @@ def test_security_context_and_claims_in_real_containers(tmp_path: Path, containe
         assert (disk / "file").exists(), "the data stays"
     finally:
         edged.kill()
+
+
+def test_an_ephemeral_container_joins_a_running_pod(edged: EdgedProcess) -> None:
+    pod = make_pod("a", container("c", LOOP))
+    run(edged, pod)
+    before = container_id(edged.wait_running("a"))
+    look = container("look", "echo looked; ls /proc | grep -c '^[0-9]'; exit 5")
+    if edged.endpoint != "process://":
+        look["targetContainerName"] = "c"
+    pod["spec"]["ephemeralContainers"] = [look]
+    run(edged, pod)
+
+    def ended() -> dict[str, Any]:
+        told = edged.status("a").get("ephemeralContainerStatuses") or [{}]
+        return told[0].get("state", {}).get("terminated", {})
+
+    edged.wait("it has looked", ended)
+    assert ended()["exitCode"] == 5
+    assert "looked" in edged.log_text("a")
+    assert container_id(edged.wait_running("a")) == before
+    edged.kill()
+    edged.start()
+    assert container_id(edged.wait_running("a")) == before
+    assert ended()["exitCode"] == 5, "it is not started again"

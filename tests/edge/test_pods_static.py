@@ -219,8 +219,10 @@ async def test_a_static_pod_does_not_make_an_empty_database_believable(site: Sit
         states = {c.id: c.state for c in await manager._runtime.list_containers()}
         assert states == {c: State.RUNNING for _, c in before}
         site.meta.connected = True
+        manager._relist_now.set()
         await until("the connection is noticed", lambda: manager._connected_since is not None)
         site.now += 100
+        manager._relist_now.set()
         await until("the lost one is ended", lambda: len(list((site.base / "root/pods").glob("*"))) <= 1)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgehive.edge.runtime import ContainerSpec, RuntimeFailure, SandboxSpec
 
-_POD, _CONTAINER, _NODE = 0, 1, 2
+_POD, _CONTAINER, _NODE, _TARGET = 0, 1, 2, 3
 _PROTOCOLS = {"TCP": 0, "UDP": 1, "SCTP": 2}
 _PROPAGATION = {"": 0, "rslave": 1, "rshared": 2}
 _PROFILES = {"RuntimeDefault": 0, "Unconfined": 1, "Localhost": 2}
@@ -130,6 +130,8 @@ def _container_security(spec: ContainerSpec, sandbox: SandboxSpec) -> Message:
         "supplemental_groups": _groups(security),
         "seccomp": _profile(security.get("seccompProfile"), default="Unconfined"),
     }
+    if spec.target_id:
+        context["namespace_options"] |= {"pid": _TARGET, "target_id": spec.target_id}
     if not privileged and security.get("procMount") != "Unmasked":
         context |= {"masked_paths": list(MASKED_PATHS), "readonly_paths": list(READONLY_PATHS)}
     if "appArmorProfile" in security:

@@ -112,3 +112,20 @@ class Problem:
 
     reason: str
     message: str
+
+
+def retry_key(action: Action) -> str:
+    """Name what is backed off from when `action` fails."""
+    match action:
+        case EnsureImage():
+            return f"image:{action.container.name}:{action.container.image}"
+        case StartContainer():
+            return f"start:{action.container.name}"
+        case RunSandbox():
+            return "sandbox"
+        case StopContainer() | RemoveContainer():
+            return f"{type(action).__name__}:{action.container_id}"
+        case StopSandbox() | RemoveSandbox():
+            return f"{type(action).__name__}:{action.sandbox_id}"
+        case _:
+            return type(action).__name__

@@ -69,6 +69,7 @@ def container_spec(
     env: Sequence[tuple[str, str]],
     mounts: Sequence[Mount],
     node: NodeFacts,
+    target_id: str = "",
 ) -> ContainerSpec:
     """Describe one container of `pod`."""
     limits, requests = container.resources.limits, container.resources.requests
@@ -100,6 +101,7 @@ def container_spec(
         memory_limit=int(parse_quantity(limits.get("memory", 0))),
         oom_score_adj=oom_score(pod, container, node),
         security=_merged_security(pod, container),
+        target_id=target_id,
     )
 
 

@@ -23,6 +23,7 @@ from edgehive.edge.pods_actions import (
     StopContainer,
     StopSandbox,
     TeardownVolumes,
+    retry_key,
 )
 from edgehive.edge.pods_backoff import Crash, Retry
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, format_time, parse_time
@@ -127,7 +128,7 @@ class PodCore:
         self, action: Action, problem: Problem | None, now: float, image_ref: str = ""
     ) -> None:
         """Take the outcome of `action`; `problem` when it failed."""
-        key = _retry_key(action)
+        key = retry_key(action)
         if problem is not None:
             maximum = PULL_MAX if isinstance(action, EnsureImage) else RETRY_MAX
             initial = PULL_INITIAL if isinstance(action, EnsureImage) else RETRY_INITIAL
@@ -238,22 +239,19 @@ class PodCore:
                 self._final_phase, self._final = FAILED, Problem("DeadlineExceeded", text)
                 return
             plan.wake.append(end)
-        if self.containers and not self.pod.deleting and not self._runs_anything():
+        if self.containers and not self.pod.deleting and not self.runs_anything():
             phase = self._compute_status(now)["phase"]
             if phase in TERMINAL:
                 self._final_phase = phase
 
     @property
-    def active(self) -> bool:
-        """Something of the pod runs."""
-        return self._runs_anything()
-
-    @property
     def _grace(self) -> int:
         return self.pod.grace if self._most_grace is None else min(self.pod.grace, self._most_grace)
 
-    def _runs_anything(self) -> bool:
-        return any(c.state is State.RUNNING for c in self.containers)
+    def runs_anything(self) -> bool:
+        """Whether a container runs that is more than a look into the pod."""
+        lookers = {one.name for one in self.pod.spec.ephemeral_containers}
+        return any(c.state is State.RUNNING and c.name not in lookers for c in self.containers)
 
     def _plan_stop(self, plan: _Plan, now: float) -> None:
         running = [c for c in self.containers if c.state is State.RUNNING]
@@ -292,7 +290,7 @@ class PodCore:
             if not done:
                 self._try_all(plan, [step], now)
                 self._explain_all(
-                    self._retries.get(_retry_key(step)),
+                    self._retries.get(retry_key(step)),
                     "" if isinstance(step, CheckPod) else "ContainerCreating",
                 )
                 return
@@ -322,6 +320,7 @@ class PodCore:
             self._explain_all(self._retries.get("sandbox"), "ContainerCreating")
             return
         self._plan_containers(plan, sandbox, now)
+        self._plan_ephemeral(plan, sandbox, now)
         self._plan_garbage(plan, sandbox, now)
 
     def _plan_containers(self, plan: _Plan, sandbox: SandboxInfo, now: float) -> None:
@@ -354,6 +353,14 @@ class PodCore:
                 self._try_all(plan, [StopContainer(info.id, one.name, self.pod.grace, why)], now)
             else:
                 self._plan_unhealthy(plan, info, now)
+
+    def _plan_ephemeral(self, plan: _Plan, sandbox: SandboxInfo, now: float) -> None:
+        """Start each once, beside whatever runs, and never again."""
+        for one in self.pod.spec.ephemeral_containers:
+            info = self.latest(one.name)
+            created = info if info is not None and info.state is State.CREATED else None
+            if created or (info is None and not self._was_started(one.name)):
+                self._plan_start(plan, one, created, sandbox, now, policy="Never")
 
     def _plan_unhealthy(self, plan: _Plan, info: ContainerInfo, now: float) -> None:
         if (found := self._unhealthy.get(info.id)) is not None:
@@ -392,7 +399,7 @@ class PodCore:
         image = self._images.get(one.name)
         step = EnsureImage(one) if image is None else StartContainer(one, attempt, sandbox.id, image)
         self._try_all(plan, [step], now)
-        if (retry := self._retries.get(_retry_key(step))) and retry.problem:
+        if (retry := self._retries.get(retry_key(step))) and retry.problem:
             problem = retry.problem
             if isinstance(step, EnsureImage) and problem.reason == "ErrImagePull":
                 shown = retry.failed_at + _SHOW_PULL_ERROR
@@ -418,7 +425,7 @@ class PodCore:
 
     def _try_all(self, plan: _Plan, actions: Sequence[Action], now: float) -> None:
         for action in actions:
-            retry = self._retries.get(_retry_key(action))
+            retry = self._retries.get(retry_key(action))
             if retry is None or retry.due(now):
                 plan.actions.append(action)
             else:
@@ -432,7 +439,7 @@ class PodCore:
             self._waiting[one.name] = problem
 
     def _was_started(self, name: str) -> bool:
-        kinds = ("containerStatuses", "initContainerStatuses")
+        kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
         told = (one for kind in kinds for one in self.pod.status.get(kind, ()))
         return any(one.get("name") == name and one.get("containerID") for one in told)
 
@@ -454,7 +461,7 @@ class PodCore:
 
     def _compute_status(self, now: float) -> JsonObject:
         spec = self.pod.spec
-        names = [one.name for one in (*spec.init_containers, *spec.containers)]
+        names = [one.name for one in spec.all_containers]
         latest = {name: info for name in names if (info := self.latest(name)) is not None}
         before: dict[str, ContainerInfo] = {}
         for info in self.containers:
@@ -485,22 +492,6 @@ class PodCore:
                 unready=self._unready,
                 unstarted=self._unstarted,
                 true_since=self._true_since() if self._adopting else {},
-                stopped=self.pod.deleting and not self._runs_anything(),
+                stopped=self.pod.deleting and not self.runs_anything(),
             )
         )
-
-
-def _retry_key(action: Action) -> str:
-    match action:
-        case EnsureImage():
-            return f"image:{action.container.name}:{action.container.image}"
-        case StartContainer():
-            return f"start:{action.container.name}"
-        case RunSandbox():
-            return "sandbox"
-        case StopContainer() | RemoveContainer():
-            return f"{type(action).__name__}:{action.container_id}"
-        case StopSandbox() | RemoveSandbox():
-            return f"{type(action).__name__}:{action.sandbox_id}"
-        case _:
-            return type(action).__name__

@@ -95,7 +95,7 @@ class Housekeeping:
         # Every container counts, also those of other tools; and what a pod names is kept for its next start.
         containers = await self._runtime.list_containers()
         specs = (core.pod.spec for core in self._cores() if not core.finished)
-        wanted = [one.image for spec in specs for one in (*spec.init_containers, *spec.containers)]
+        wanted = [one.image for spec in specs for one in spec.all_containers]
         images = await self._runtime.list_images()
         self._images.observe(images, images_in_use(containers, wanted), now)
         freed = 0
@@ -129,7 +129,7 @@ class Housekeeping:
         if shortage is None:
             return
         uid, since = self._wait_for
-        going = any(core.pod.uid == uid and core.active for core in cores)
+        going = any(core.pod.uid == uid and core.runs_anything() for core in cores)
         if going and 0 <= now - since < _AFTER_EVICTION:
             return
         if shortage.signal in DISKS and await self._remove_images(1 << 62, now):

@@ -19,13 +19,22 @@ from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMES
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
 from edgehive.edge.pods_files import PodFiles
+from edgehive.edge.pods_held import HeldPods
 from edgehive.edge.pods_housekeeping import Housekeeping
 from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
-from edgehive.edge.pods_spec import MIRROR_ANNOTATION, JsonObject, Metadata, Pod, Spec, parse_pod
+from edgehive.edge.pods_spec import (
+    MIRROR_ANNOTATION,
+    JsonObject,
+    Metadata,
+    Pod,
+    Spec,
+    parse_pod,
+)
 from edgehive.edge.pods_static import FILE, SOURCE_ANNOTATION, Manifests, Mirrors, is_static
 from edgehive.edge.pods_worker import PodWorker, Tools
+from edgehive.edge.podstatus import held_status
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
 from edgehive.edge.volumes import VolumeManager, referenced_objects
@@ -93,6 +102,7 @@ class PodManager:
             evict=self._evict,
         )
         self._workers: dict[str, PodWorker] = {}
+        self._held = HeldPods()
         self._changes: OrderedDict[tuple[str, str], PodChange] = OrderedDict()
         self._set = False
         self._wake = asyncio.Event()
@@ -195,6 +205,8 @@ class PodManager:
                     _, change = self._changes.popitem(last=False)
                     self._apply(group, change)
                 self._sync_static(group)
+                for pod in self._held.take_running(self._labels or ()):
+                    self._start(group, self._core(pod))
                 for uid in self._orphans():
                     self._adopt_orphan(group, uid)
 
@@ -209,6 +221,7 @@ class PodManager:
             if uid not in wanted and not is_static(worker.core.pod):
                 worker.receive_removed()
         self._was_empty = not rows
+        self._let_go(self._held.drop(keep=wanted))
         if self._loaded_at is None:
             self._loaded_at = self._clock()
             log.info("%d pods in the local database", len(wanted))
@@ -216,6 +229,7 @@ class PodManager:
 
     def _apply(self, group: asyncio.TaskGroup, change: PodChange) -> None:
         pod = self._parse(change.raw) if change.raw else None
+        self._let_go(self._held.drop(key=f"{change.namespace}/{change.name}"))
         removed = change.kind is Change.REMOVE
         for uid, worker in self._workers.items():
             meta = worker.core.pod.metadata
@@ -226,6 +240,11 @@ class PodManager:
                 worker.receive_removed()
         if pod is not None and not removed:
             self._want(group, pod)
+
+    def _let_go(self, uids: Sequence[str]) -> None:
+        for uid in uids:
+            if uid not in self._workers:
+                self._writer.forget(uid)
 
     def _parse(self, raw: bytes) -> Pod | None:
         try:
@@ -241,8 +260,18 @@ class PodManager:
     def _want(self, group: asyncio.TaskGroup, pod: Pod) -> None:
         if (worker := self._workers.get(pod.uid)) is not None:
             worker.receive_pod(pod)
+        elif self._held.hold(pod):
+            self._writer.put(pod, held_status(pod, self._clock()))
         else:
             self._start(group, self._core(pod))
+
+    def release_held(self, namespace: str = "", name: str = "") -> list[str]:
+        """Start the held pod of that name, or all without one; return which (``namespace/name``)."""
+        found = self._held.release(namespace, name)
+        for pod in found:
+            raw = self._meta.pod(pod.metadata.namespace, pod.metadata.name)
+            self._on_pod(PodChange(Change.UPDATE, pod.metadata.namespace, pod.metadata.name, raw))
+        return [pod.key for pod in found]
 
     def _core(self, pod: Pod, *, orphan: bool = False) -> PodCore:
         name = self._version.name if self._version else "unknown"
@@ -250,6 +279,7 @@ class PodManager:
 
     def _start(self, group: asyncio.TaskGroup, core: PodCore) -> None:
         worker = PodWorker(core, self._tools)
+        self._held.drop(uid=core.pod.uid)
         self._workers[core.pod.uid] = worker
         group.create_task(self._run_worker(worker), name=f"pod {core.pod.key}")
 
@@ -267,6 +297,7 @@ class PodManager:
             worker.receive_runtime_change()
             await asyncio.sleep(backoff.next())
         del self._workers[pod.uid]
+        self._held.forget(pod.uid)
         if self._labels is not None:
             self._labels.pop(pod.uid, None)
         self._writer.forget(pod.uid)
@@ -363,7 +394,8 @@ class PodManager:
         others = (w for w in self._workers.values() if not is_static(w.core.pod))
         if self._was_empty and not any(others) and not self._cloud_is_there():
             return [*found]
-        rest = (own.keys() | set(self._volumes.known())) - static - wanted - self._workers.keys()
+        rest = (own.keys() | set(self._volumes.known())) - static - wanted
+        rest -= self._workers.keys() | self._held.uids()
         return [*found, *rest]
 
     def _note_connection(self) -> None:
@@ -403,6 +435,6 @@ class PodManager:
 
 def _objects_of(pod: Pod) -> set[tuple[str, str]]:
     wanted = referenced_objects(pod)
-    for one in (*pod.spec.init_containers, *pod.spec.containers):
+    for one in pod.spec.all_containers:
         wanted |= {key for key, _ in references(one)}
     return wanted

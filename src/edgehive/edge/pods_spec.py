@@ -15,6 +15,8 @@ from edgehive.kit.errors import ProtocolError
 from edgehive.kit.text import safe_label
 
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+HOLD_ANNOTATION = "edge.kubeedge.io/hold-upgrade"
+"""KubeEdge: a new pod with it waits on the node until somebody there lets it start."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|(m|k|[KMGTPE]i?|n|u)?)")
@@ -107,6 +109,8 @@ class Container(msgspec.Struct, rename="camel"):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_container_name: str = ""
+    """Whose processes an ephemeral container sees."""
 
     @property
     def pull_policy(self) -> str:
@@ -128,6 +132,7 @@ class Spec(msgspec.Struct, rename="camel"):
 
     containers: list[Container] = []
     init_containers: list[Container] = []
+    ephemeral_containers: list[Container] = []
     volumes: list[JsonObject] = []
     restart_policy: str = "Always"
     termination_grace_period_seconds: int = 30
@@ -150,6 +155,11 @@ class Spec(msgspec.Struct, rename="camel"):
     runtime_class_name: str = ""
     enable_service_links: bool = True
     priority: int = 0
+
+    @property
+    def all_containers(self) -> list[Container]:
+        """Containers of every kind."""
+        return [*self.init_containers, *self.containers, *self.ephemeral_containers]
 
 
 class Pod(msgspec.Struct, rename="camel"):
@@ -186,7 +196,7 @@ class Pod(msgspec.Struct, rename="camel"):
 
     def container(self, name: str) -> Container | None:
         """Find a container of any kind by name."""
-        for one in (*self.spec.init_containers, *self.spec.containers):
+        for one in self.spec.all_containers:
             if one.name == name:
                 return one
         return None
@@ -222,7 +232,7 @@ def parse_pod(raw: bytes) -> Pod:
     if not (meta.name and meta.uid):
         raise ProtocolError("a pod without a name or without a uid")
     volumes = (str(volume.get("name", "")) for volume in spec.volumes)
-    containers = (one.name for one in (*spec.init_containers, *spec.containers))
+    containers = (one.name for one in spec.all_containers)
     for name in (meta.name, meta.namespace, meta.uid, *volumes, *containers):
         # These become names of files; the API server allows no others.
         if _NAME.fullmatch(name) is None:

@@ -33,11 +33,11 @@ from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_prober import PodProber
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
-from edgehive.edge.pods_spec import JsonObject, Pod
+from edgehive.edge.pods_spec import Container, JsonObject, Pod
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.probes import handler_of
 from edgehive.edge.probes_net import HandlerFailed, run_handler
-from edgehive.edge.runtime import Runtime, RuntimeFailure
+from edgehive.edge.runtime import Runtime, RuntimeFailure, State
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient
 from edgehive.kit.text import safe_label
@@ -314,6 +314,7 @@ class PodWorker:
             env=env,
             mounts=mounts,
             node=tools.node,
+            target_id=self._target(one),
         )
         (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
         container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
@@ -324,6 +325,15 @@ class PodWorker:
             raise RuntimeFailure("RunContainerError", exc.message) from exc
         self._event("Started", f"Started container {one.name}", container=one.name)
         await self._hook("postStart", one.name, container_id, _HOOK_TIMEOUT)
+
+    def _target(self, one: Container) -> str:
+        if not one.target_container_name:
+            return ""
+        info = self.core.latest(one.target_container_name)
+        if info is None or info.state is not State.RUNNING:
+            text = f'the target container "{one.target_container_name}" does not run'
+            raise RuntimeFailure("CreateContainerConfigError", text)
+        return info.id
 
     async def _stop(self, action: StopContainer) -> None:
         """Run the preStop hook within the grace period, then stop with what is left of it."""

@@ -64,6 +64,9 @@ def compute_status(given: StatusInput) -> JsonObject:
     }
     if init:
         status["initContainerStatuses"] = init
+    if passing := [_container_status(given, one, init=False) for one in spec.ephemeral_containers]:
+        # The API has neither for them.
+        status["ephemeralContainerStatuses"] = [one | {"ready": False, "restartCount": 0} for one in passing]
     if given.pod_ip:
         status["podIP"] = given.pod_ip
         status["podIPs"] = [{"ip": given.pod_ip}]
@@ -71,6 +74,22 @@ def compute_status(given: StatusInput) -> JsonObject:
         status["reason"] = given.final.reason
         status["message"] = given.final.message
     return status
+
+
+def held_status(pod: Pod, now: float) -> JsonObject:
+    """Return the status of a pod that waits to be let in (KubeEdge: condition ``HeldUpgrade``)."""
+    told = [c for c in pod.status.get("conditions") or () if isinstance(c, dict)]
+    others = [c for c in told if c.get("type") != "HeldUpgrade"]
+    held = next((c for c in told if c.get("type") == "HeldUpgrade" and c.get("status") == "True"), None)
+    new = {
+        "type": "HeldUpgrade",
+        "status": "True",
+        "reason": "HoldUpgradeEnabled",
+        "message": "Upgrade is currently held due to edge-hold-upgrade annotation",
+        "lastProbeTime": None,
+        "lastTransitionTime": format_time(now),
+    }
+    return {**pod.status, "phase": PENDING, "conditions": [*others, held or new]}
 
 
 def pod_phase(given: StatusInput, init: Sequence[JsonObject], main: Sequence[JsonObject]) -> str:
@@ -252,7 +271,7 @@ def _names(names: Sequence[str]) -> str:
 def status_patch(uid: str, status: JsonObject, sent: Mapping[str, Any]) -> JsonObject:
     """Return the strategic merge patch that turns the reported status `sent` into `status`."""
     body = dict(status)
-    for key in ("reason", "message", "podIP", "initContainerStatuses"):
+    for key in ("reason", "message", "podIP", "initContainerStatuses", "ephemeralContainerStatuses"):
         if key in sent and key not in status:
             body[key] = None
     for key in ("podIPs", "hostIPs"):

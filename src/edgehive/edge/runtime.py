@@ -98,6 +98,8 @@ class ContainerSpec:
     oom_score_adj: int = 0
     security: Mapping[str, object] = field(default_factory=dict)
     """Pod and container ``securityContext`` merged, as JSON."""
+    target_id: str = ""
+    """The container whose processes this one shares."""
 
 
 @dataclass(frozen=True, slots=True)

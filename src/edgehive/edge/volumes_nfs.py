@@ -1,6 +1,7 @@
 """NFS volumes: mounted by the system's own ``mount``, without ever waiting for the server in the event loop."""
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes_files import mounts_below
 
 _TIMEOUT = 60.0
+_LAST_WAIT = 5.0  # one that hangs in the kernel cannot even be killed
 
 
 async def mount_nfs(directory: Path, source: Mapping[str, object], options: Sequence[str] = ()) -> None:
@@ -38,6 +40,9 @@ async def mount_nfs(directory: Path, source: Mapping[str, object], options: Sequ
     finally:
         if process.returncode is None:
             process.kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WAIT):
+                    await process.communicate()
     if process.returncode != 0:
         text = words.decode(errors="replace").strip()
         raise RuntimeFailure("FailedMount", f"mounting {export}: {text}")
