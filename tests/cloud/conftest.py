@@ -238,7 +238,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         @functools.wraps(test)
         async def run(*args: Any, **kwargs: Any) -> None:
             await test(*args, **kwargs)
-            await kwargs["lab"].close()
+            for name in ("other", "lab"):
+                if name in kwargs:
+                    await kwargs[name].close()
 
         run.closes_lab = True  # type: ignore[attr-defined]
         item.obj = run
