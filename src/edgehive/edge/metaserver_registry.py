@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -128,9 +129,12 @@ class EdgeRegistry:
 
     async def delete(self, call: Call, options: DeleteOptions) -> tuple[bytes, bool]:
         """Delete in the cloud; raises `ApiStatus` or `Unreachable`."""
-        application = self._follower.application(_key(call), apps.DELETE, _delete_options(options))
-        raw = await self._follower.ask(application, _WRITE_WAIT)
-        if not options.dry_run:
+        dry_run = call.dry_run or options.dry_run
+        option = _delete_options(options) | ({"dryRun": ["All"]} if dry_run else {})
+        raw = await self._follower.ask(
+            self._follower.application(_key(call), apps.DELETE, option), _WRITE_WAIT
+        )
+        if not dry_run:
             await self._after_delete(call)
         if raw and b'"metadata"' in raw:
             return raw, True
@@ -152,7 +156,7 @@ class EdgeRegistry:
         for raw in found.items:
             meta = decode_partial(raw).metadata
             try:
-                await self.delete(Call(call.info, call.user, meta.namespace, meta.name), options)
+                await self.delete(replace(call, namespace=meta.namespace, name=meta.name), options)
             except ApiStatus as exc:
                 if exc.code != 404:
                     raise
@@ -233,6 +237,5 @@ def _delete_options(options: DeleteOptions) -> dict[str, Any]:
         "gracePeriodSeconds": options.grace,
         "propagationPolicy": options.propagation or None,
         "preconditions": {k: v for k, v in conditions.items() if v} or None,
-        "dryRun": ["All"] if options.dry_run else None,
     }
     return {key: value for key, value in found.items() if value is not None}
