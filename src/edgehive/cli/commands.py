@@ -63,6 +63,8 @@ COMMANDS = (
         "trace:run_trace",
         "trace:add_arguments",
     ),
+    Command("mapper", "Write or run a device mapper", "mapper:run_mapper_command", passes_all=True),
+    Command("demo", "Try things out on a running `edgehive up`", "demo:run_demo", "demo:add_arguments"),
     Command("cloudcore", "Run cloudcore", "daemons:run_cloudcore", passes_all=True),
     Command("edgecore", "Run edgecore", "daemons:run_edgecore", passes_all=True),
     Command(

@@ -1,0 +1,139 @@
+"""The files of a new mapper project."""
+
+import re
+from pathlib import Path
+
+from edgehive.kit.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
+
+_MAPPER = '''"""The mapper of {name} devices."""
+
+import sys
+
+from edgehive.mapper import Driver, Property, Value, main
+
+
+class {title}(Driver):
+    """Talks to one {name} device."""
+
+    protocol = "{name}"
+
+    def connect(self) -> None:
+        # self.device.config is what the Device says under protocol.configData.
+        self.values: dict[str, Value] = {{}}
+
+    def read(self, prop: Property) -> Value | None:
+        # prop.visitor is what the Device says under visitors.configData.
+        return self.values.get(prop.name, prop.visitor.get("start"))
+
+    def write(self, prop: Property, value: Value) -> None:
+        self.values[prop.name] = value
+
+
+if __name__ == "__main__":
+    sys.exit(main({title}))
+'''
+
+_CONFIG = """grpc_server:
+  socket_path: /etc/kubeedge/{name}.sock
+common:
+  name: {title}-mapper
+  version: v1.0.0
+  api_version: v1.0.0
+  protocol: {name}
+  address: 127.0.0.1
+  edgecore_sock: /etc/kubeedge/dmi.sock
+  http_port: 7777
+"""
+
+_DEVICES = """apiVersion: devices.kubeedge.io/v1beta1
+kind: DeviceModel
+metadata:
+  name: {name}-model
+  namespace: default
+spec:
+  protocol: {name}
+  properties:
+    - name: level
+      description: An example property
+      type: INT
+      accessMode: ReadWrite
+      minimum: "0"
+      maximum: "100"
+---
+apiVersion: devices.kubeedge.io/v1beta1
+kind: Device
+metadata:
+  name: {name}-1
+  namespace: default
+spec:
+  deviceModelRef:
+    name: {name}-model
+  nodeName: edge-1
+  protocol:
+    protocolName: {name}
+    configData:
+      address: 127.0.0.1
+  properties:
+    - name: level
+      collectCycle: 1000
+      reportCycle: 1000
+      reportToCloud: true
+      desired:
+        value: "42"
+      visitors:
+        protocolName: {name}
+        configData:
+          start: 0
+"""
+
+_README = """# {name} mapper
+
+    pip install edgehive
+    python mapper.py --config-file config.yaml     # on the edge node, beside edgecore
+    kubectl apply -f devices.yaml                  # set nodeName to that node first
+
+`mapper.py` is all of it: read, write, and connect and close where the device needs them. Plain functions may block;
+`async` ones work too. An exception means that the device did not do it; the SDK reports the device offline and
+connects again.
+"""
+
+_DOCKERFILE = """FROM python:3.12-slim
+RUN pip install --no-cache-dir edgehive
+COPY mapper.py config.yaml /app/
+CMD ["python", "/app/mapper.py", "--config-file", "/app/config.yaml"]
+"""
+
+_FILES = {
+    "mapper.py": _MAPPER,
+    "config.yaml": _CONFIG,
+    "devices.yaml": _DEVICES,
+    "README.md": _README,
+    "Dockerfile": _DOCKERFILE,
+}
+
+
+def write_project(name: str, directory: Path) -> list[Path]:
+    """Write the project; return its files.
+
+    Raises:
+        UserError: the name is no name, or the directory is there already.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is not a name", hint="use lower case letters, digits and -, such as my-sensor"
+        )
+    title = "".join(part.capitalize() for part in name.split("-"))
+    try:
+        directory.mkdir(parents=True)
+        written = []
+        for file, text in _FILES.items():
+            path = directory / file
+            path.write_text(text.format(name=name, title=title), encoding="utf-8")
+            written.append(path)
+    except FileExistsError as exc:
+        raise UserError(f"{directory} is there already", hint="choose another one with --directory") from exc
+    except OSError as exc:
+        raise UserError(f"{directory} cannot be written: {exc.strerror}") from exc
+    return written
