@@ -223,6 +223,25 @@ EXEC_SYNC = message("ExecSyncRequest", (1, "container_id", _S), (2, "cmd", _S, "
 EXEC_SYNC_RESPONSE = message(
     "ExecSyncResponse", (1, "stdout", _BYTES), (2, "stderr", _BYTES), (3, "exit_code", _I)
 )
+EXEC = message(
+    "ExecRequest",
+    (1, "container_id", _S),
+    (2, "cmd", _S, "*"),
+    (3, "tty", _B),
+    (4, "stdin", _B),
+    (5, "stdout", _B),
+    (6, "stderr", _B),
+)
+ATTACH = message(
+    "AttachRequest",
+    (1, "container_id", _S),
+    (2, "stdin", _B),
+    (3, "tty", _B),
+    (4, "stdout", _B),
+    (5, "stderr", _B),
+)
+PORT_FORWARD = message("PortForwardRequest", (1, "pod_sandbox_id", _S), (2, "port", _I, "*"))
+STREAM_URL = message("StreamUrlResponse", (1, "url", _S))
 EVENT = message(
     "ContainerEventResponse",
     (1, "container_id", _S),
@@ -314,6 +333,9 @@ RemoveContainer = _runtime("RemoveContainer", CONTAINER_ID, EMPTY)
 ListContainers = _runtime("ListContainers", LIST_CONTAINERS, CONTAINERS)
 ContainerStatus = _runtime("ContainerStatus", CONTAINER_STATUS_REQUEST, CONTAINER_STATUS_RESPONSE)
 ExecSync = _runtime("ExecSync", EXEC_SYNC, EXEC_SYNC_RESPONSE)
+Exec = _runtime("Exec", EXEC, STREAM_URL)
+Attach = _runtime("Attach", ATTACH, STREAM_URL)
+PortForward = _runtime("PortForward", PORT_FORWARD, STREAM_URL)
 ReopenContainerLog = _runtime("ReopenContainerLog", CONTAINER_ID, EMPTY)
 ListContainerStats = _runtime("ListContainerStats", LIST_STATS, LIST_STATS_RESPONSE)
 GetContainerEvents = _runtime("GetContainerEvents", EMPTY, EVENT)

@@ -57,6 +57,7 @@ class Connection(asyncio.BufferedProtocol):
         self._drained: asyncio.Future[None] | None = None
         self._reading = True
         self._last = False
+        self._patient = False
 
     # -- transport callbacks
 
@@ -216,7 +217,7 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("%s: %s %s broke off", self._server.name, request.method, safe_label(request.path))
             self.transport.abort()
         finally:
-            self.streaming = False
+            self.streaming = self._patient = False
             self._task = None
             self._server.finished()
         self._after(body)
@@ -239,6 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         if response.upgrade is not None:
             await self._run_upgrade(response)
             return
+        self._patient = response.patient
         keep_alive = keep_alive and body.complete and not self._server.draining and self._raw is None
         chunked = response.stream is not None and self.parser.get_http_version() != "1.0"
         keep_alive = keep_alive and (response.stream is None or chunked)
@@ -284,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._drained = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._server.stall_timeout):
+            async with asyncio.timeout(None if self._patient else self._server.stall_timeout):
                 await self._drained
         except TimeoutError as exc:
             log.info("%s: %s does not read, disconnected", self._server.name, self.remote)
@@ -327,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.write(data)
 
     async def _run_upgrade(self, response: Response) -> None:
-        self._last = True
+        self._last = self._patient = True
         if self._raw is None:
             raise HttpError(400, "this is not an upgrade request")
         assert response.upgrade is not None

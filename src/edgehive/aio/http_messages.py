@@ -235,6 +235,8 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     upgrade: Callable[[RawConnection], Awaitable[None]] | None = None
     """Takes the connection over after the head was sent; the connection ends when it returns."""
+    patient: bool = False
+    """The client may stop reading for as long as it likes (somebody reads a log page by page)."""
     repeated: tuple[tuple[str, str], ...] = ()
     """Headers that may occur more than once (``Warning``)."""
 

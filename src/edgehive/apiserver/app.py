@@ -39,6 +39,7 @@ from edgehive.apiserver.face import Face
 from edgehive.apiserver.health import Health
 from edgehive.apiserver.local import LocalApi
 from edgehive.apiserver.metrics import Metrics
+from edgehive.apiserver.nodeproxy import NodeAccess, NodeProxy
 from edgehive.apiserver.openapi import OpenApi
 from edgehive.apiserver.pki import PkiDir
 from edgehive.apiserver.registry import Registry
@@ -75,6 +76,8 @@ class ApiServerOptions:
     token_file: Path | None = None
     """Static tokens (``token,user,uid,"groups"``); must not be readable by others."""
     event_ttl: timedelta = timedelta(hours=1)
+    stream_server: tuple[str, int] | None = None
+    """cloudcore's stream server, through which nodes are reached."""
 
 
 class ApiServer:
@@ -183,7 +186,11 @@ class ApiServer:
         authorizer = Authorizer(storage=self.storage, bindings=static_bindings())
         metrics = Metrics()
         resources = Resources(
-            registry=self.registry, subresources=self._subresources(), now=self.clock.now, rng=self._rng
+            registry=self.registry,
+            subresources=self._subresources(),
+            now=self.clock.now,
+            rng=self._rng,
+            nodes=self._node_proxy(),
         )
         checks = {
             "ping": lambda: "",
@@ -201,6 +208,17 @@ class ApiServer:
             metrics=metrics,
             metrics_text=lambda: metrics.render(self.storage, self.registry.watcher),
         )
+
+    def _node_proxy(self) -> NodeProxy:
+        where, name = self.options.stream_server, "kubelet-client"
+        access = NodeAccess(*where, self.pki.cert(name), self.pki.key(name)) if where else None
+
+        def read(resource: str, namespace: str, name: str) -> bytes:
+            info = self.catalog.find("", "v1", resource)
+            assert info is not None, "a built-in resource"
+            return self.registry.get(Call(info, LOCAL, namespace, name))
+
+        return NodeProxy(access=access, read=read)
 
     def _check_store(self) -> str:
         return self.storage.problem

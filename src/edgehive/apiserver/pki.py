@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CLIENTS = {
     "admin": ("kubernetes-admin", ("system:masters",)),
     "cloudcore": ("system:cloudcore", ("system:cloudcore",)),
+    "kubelet-client": ("kube-apiserver-kubelet-client", ("system:masters",)),  # the API server, to nodes
 }
 _ALWAYS = (
     "localhost",

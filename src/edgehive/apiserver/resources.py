@@ -12,6 +12,7 @@ from edgehive.apiserver.context import Call, Selection, User, qualified
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.negotiate import BodyReader, Form, choose, media_of
 from edgehive.apiserver.nodeauthz import check_mirror
+from edgehive.apiserver.nodeproxy import NodeProxy
 from edgehive.apiserver.paths import Target
 from edgehive.apiserver.reads import ObjectList
 from edgehive.apiserver.render import Renderer, respond
@@ -23,6 +24,9 @@ from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus, bad_request, invalid
 
 _OBJECT_PARTS = frozenset({"", "status", "finalize"})
+_NODE_PARTS = frozenset(
+    {*(("pods", part) for part in ("log", "exec", "attach", "portforward")), ("nodes", "proxy")}
+)
 _FIELD_VALIDATION = ("Ignore", "Warn", "Strict")
 
 
@@ -57,11 +61,13 @@ class Resources:
         subresources: Subresources | None,
         now: Callable[[], datetime],
         rng: random.Random,
+        nodes: NodeProxy | None = None,
     ) -> None:
         self._registry = registry
         self._subresources = subresources
         self._now = now
         self._rng = rng
+        self._nodes = nodes
         self._bodies = BodyReader()
 
     def find(self, target: Target) -> ResourceInfo | None:
@@ -83,6 +89,10 @@ class Resources:
         call = self._call(request, target, info, user)
         if target.namespace and not info.namespaced and qualified(info) != "namespaces":
             raise ApiStatus(404, "NotFound", "the server could not find the requested resource")
+        if self._nodes is not None and (str(info.gvr), call.subresource) in _NODE_PARTS:
+            if verb not in {"get", "create"} or (target.rest and call.subresource != "proxy"):
+                raise not_allowed()
+            return await self._nodes.answer(request, call, target.rest)
         if target.rest or (call.subresource and call.subresource not in info.subresources):
             raise missing_subresource()
         if call.subresource not in _OBJECT_PARTS:

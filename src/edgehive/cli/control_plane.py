@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", metavar="FILE", type=Path, help='lines of token,user,uid,"group,group"'
     )
+    parser.add_argument(
+        "--stream-server",
+        metavar="HOST:PORT",
+        default="",
+        help="cloudcore's stream server, for kubectl logs and exec",
+    )
     parser.add_argument("-v", "--v", dest="verbosity", type=int, default=2, metavar="LEVEL", help="log level")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
 
@@ -47,6 +53,7 @@ async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
     from edgehive.apiserver.app import ApiServer, ApiServerOptions
     from edgehive.cli.control_plane_nodes import NodeWatch
     from edgehive.cli.up_configs import write_private
+    from edgehive.edge.config_load import split_address
     from edgehive.controllers.app import Controllers
 
     options = ApiServerOptions(
@@ -55,6 +62,7 @@ async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
         port=arguments.port,
         names=arguments.names,
         token_file=arguments.token_file,
+        stream_server=split_address(arguments.stream_server) if arguments.stream_server else None,
     )
     server = ApiServer(options)
     await server.start()

@@ -104,6 +104,7 @@ class _Up:
                 f"--port={ports.api}",
                 f"--kubeconfig={layout.kubeconfig}",
                 f"--cloudcore-kubeconfig={layout.cloud / 'kubeconfig'}",
+                f"--stream-server=127.0.0.1:{ports.stream}",
             ],
         )
         self._start_one(control_plane)

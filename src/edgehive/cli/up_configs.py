@@ -48,7 +48,7 @@ def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
                 "https": {"enable": True, "address": "127.0.0.1", "port": ports.https},
                 "unixsocket": {"enable": False, "address": f"unix://{layout.run}/kubeedge.sock"},
             },
-            "cloudStream": {"enable": False, "streamPort": ports.stream, "tunnelPort": ports.tunnel},
+            "cloudStream": {"enable": True, "streamPort": ports.stream, "tunnelPort": ports.tunnel},
             "dynamicController": {"enable": True},
             "router": {"enable": False},
         },
@@ -92,6 +92,13 @@ def edgecore_config(
                     "staticPodPath": str(home / "manifests"),
                     "podLogsDir": str(home / "pod-logs"),
                 },
+            },
+            "edgeStream": {
+                "enable": True,
+                "server": f"127.0.0.1:{ports.tunnel}",
+                "tlsTunnelCAFile": certificates["tlsCaFile"],
+                "tlsTunnelCertFile": certificates["tlsCertFile"],
+                "tlsTunnelPrivateKeyFile": certificates["tlsPrivateKeyFile"],
             },
             "eventBus": {"enable": False},
             "metaManager": {

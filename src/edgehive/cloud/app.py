@@ -30,8 +30,10 @@ from edgehive.cloud.ownership import Ownership
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
+from edgehive.cloud.stream_server import StreamServer
+from edgehive.cloud.stream_tunnel import TunnelServer
 from edgehive.cloud.synccontroller import SyncController
-from edgehive.cloud.tls import https_context, hub_context
+from edgehive.cloud.tls import https_context, hub_context, stream_context, stream_keys
 from edgehive.cloud.trace import Tracer
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.upstream_nodes import NodeRequests
@@ -60,6 +62,8 @@ class Ports:
     websocket: int = 0
     https: int = 0
     monitor: int = 0
+    tunnel: int = 0
+    stream: int = 0
 
 
 class CloudCore:
@@ -148,9 +152,31 @@ class CloudCore:
             bind = ("127.0.0.1", 0)
         monitor_port, service = await _http("monitor", parts.monitor.handle, bind)
         services.append(service)
-        self.ports = Ports(0, https_port, monitor_port)
+        self.ports = replace(self.ports, https=https_port, monitor=monitor_port)
         services.append(Service("hub", lambda: self._hub(parts)))
+        if self._config.modules.cloud_stream.enable and self._worker:
+            log.warning("cloudStream needs all tunnels in one process: with --workers it does not run")
+        elif self._config.modules.cloud_stream.enable:
+            services += await self._streams(parts)
         return services
+
+    async def _streams(self, parts: "CloudParts") -> list[Service]:
+        """The tunnel for edges and the stream server for the API server; on the hub's address."""
+        config, host = self._config.modules.cloud_stream, self._config.modules.cloud_hub.websocket.address
+        tunnels = TunnelServer(tls=hub_context(parts.keys.server, parts.keys.ca.cert_pem))
+        try:
+            tunnel_port = tunnels.listen(host, config.tunnel_port)
+        except OSError as exc:
+            raise _port_error("tunnel", host, config.tunnel_port, exc) from exc
+        server, clients = stream_keys(config, parts.keys, self._kubernetes_ca)
+        handler = StreamServer(tunnels=tunnels, node_of=parts.view.node_of)
+        stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
+        try:
+            stream_port = await stream.listen(host, config.stream_port)
+        except OSError as exc:
+            raise _port_error("stream", host, config.stream_port, exc) from exc
+        self.ports = replace(self.ports, tunnel=tunnel_port, stream=stream_port)
+        return [Service("tunnel", tunnels.run), Service("stream", stream.run)]
 
     async def _hub(self, parts: "CloudParts") -> None:
         """Take connections once the caches are complete: a node must not be judged by half a picture."""

@@ -195,7 +195,6 @@ def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
             raise UserError(f"{origin}: {key}: {message}", hint=_HINT)
     modules = config.modules
     absent = {
-        "cloudStream": modules.cloud_stream.enable,
         "router": modules.router.enable,
         "taskManager": modules.task_manager.enable,
     }
@@ -207,14 +206,20 @@ def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
 
 
 def _stream_checks(stream: CloudStream) -> list[tuple[bool, str, str]]:
+    """Files at KubeEdge's own places may be absent: nothing has to be made by hand. Others were meant."""
+    usual = CloudStream()
     files = {
-        "tlsStreamCAFile": stream.tls_stream_ca_file,
-        "tlsStreamCertFile": stream.tls_stream_cert_file,
-        "tlsStreamPrivateKeyFile": stream.tls_stream_private_key_file,
+        "tlsStreamCAFile": (stream.tls_stream_ca_file, usual.tls_stream_ca_file),
+        "tlsStreamCertFile": (stream.tls_stream_cert_file, usual.tls_stream_cert_file),
+        "tlsStreamPrivateKeyFile": (stream.tls_stream_private_key_file, usual.tls_stream_private_key_file),
     }
     return [
-        (not stream.enable or Path(path).is_file(), f"modules.cloudStream.{key}", f"there is no file {path}")
-        for key, path in files.items()
+        (
+            not stream.enable or path in ("", default) or Path(path).is_file(),
+            f"modules.cloudStream.{key}",
+            f"there is no file {path}",
+        )
+        for key, (path, default) in files.items()
     ]
 
 

@@ -39,7 +39,7 @@ _BACKLOG = 1024
 _HANDSHAKE_TIMEOUT = 15.0
 
 
-class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
+class QuietLogger(logging.LoggerAdapter[logging.Logger]):
     """The library's log at DEBUG: a port scanner must not fill ours; what matters is logged here."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -115,7 +115,7 @@ class CloudHub:
             max_queue=16,
             server_header=None,
             backlog=_BACKLOG,
-            logger=_QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
         )
         try:
             await asyncio.get_running_loop().create_future()  # until cancelled

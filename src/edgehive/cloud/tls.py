@@ -1,10 +1,12 @@
-"""TLS contexts of cloudcore's two ports."""
+"""TLS contexts of cloudcore's ports."""
 
 import ssl
 import tempfile
 from pathlib import Path
 
 from edgehive.aio.pki import KeyPair
+from edgehive.cloud.config import CloudStream
+from edgehive.cloud.pki import CloudKeys, read_pair
 
 _CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305"
 """What the original's hub accepts in TLS 1.2."""
@@ -22,6 +24,28 @@ def https_context(server: KeyPair, ca_pem: bytes) -> ssl.SSLContext:
     """For enrolment: a client certificate is welcome, and verified if there is one."""
     context = _context(server, ca_pem)
     context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def stream_keys(config: CloudStream, keys: CloudKeys, kubernetes_ca: str) -> tuple[KeyPair, bytes]:
+    """The stream server's own certificate, and the CA of the API server's client certificate.
+
+    Files win, as in KubeEdge; without them it is the hub's certificate and the cluster's CA, so that nothing has
+    to be made by hand.
+    """
+    files = (config.tls_stream_cert_file, config.tls_stream_private_key_file)
+    own = read_pair(*files, "tlsStreamCertFile", "tlsStreamPrivateKeyFile")
+    try:
+        clients = Path(config.tls_stream_ca_file).read_bytes()
+    except OSError:
+        clients = kubernetes_ca.encode("ascii")
+    return own or keys.server, clients
+
+
+def stream_context(server: KeyPair, clients_pem: bytes) -> ssl.SSLContext:
+    """For the API server, whose client certificate is required: behind this port is a shell on every node."""
+    context = _context(server, clients_pem)
+    context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgehive import __version__
 from edgehive.aio.supervise import Service, supervise
@@ -19,7 +20,7 @@ from edgehive.edge.config_load import (
     read_token,
     split_address,
 )
-from edgehive.edge.enroll import Enroller, Identity
+from edgehive.edge.enroll import Enroller, Identity, client_context
 from edgehive.edge.events import EventReporter
 from edgehive.edge.hub import EdgeHub, Endpoint
 from edgehive.edge.hub_routes import META, Routes
@@ -38,6 +39,10 @@ from edgehive.kit.errors import UserError
 from edgehive.wire.edgelink import EdgeLink, LinkOptions
 from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
+
+if TYPE_CHECKING:
+    from edgehive.edge.kubelet_api import KubeletApi, Streams
+    from edgehive.edge.stream import EdgeStream
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +117,6 @@ class EdgeCore:
             "eventBus": modules.event_bus.enable,
             "deviceTwin": modules.device_twin.enable,
             "serviceBus": modules.service_bus.enable,
-            "edgeStream": modules.edge_stream.enable,
             "taskManager": modules.task_manager.enable,
         }
         absent = [name for name, enabled in asked.items() if enabled]
@@ -273,9 +277,53 @@ class EdgeCore:
                     "edgehive_pods": lambda: float(len(meta.pods())),
                     "edgehive_outbox_messages": lambda: float(len(outbox)),
                 },
+                kubelet=self._kubelet_api(runtime),
             )
             services.append(Service("http", http.run))
+            if self._config.modules.edge_stream.enable:
+                services.append(Service("tunnel", self._stream(hub).run))
         return services
+
+    def _kubelet_api(self, runtime: Runtime) -> "KubeletApi":
+        from edgehive.edge.kubelet_api import KubeletApi
+
+        streams: "Streams"
+        if self._kubelet.container_runtime_endpoint.startswith(_PROCESS):
+            from edgehive.edge.kubelet_process import ProcessStreams
+            from edgehive.edge.process import ProcessRuntime
+
+            assert isinstance(runtime, ProcessRuntime)
+            streams = ProcessStreams(runtime)
+        else:
+            from edgehive.edge.cri import CriRuntime
+            from edgehive.edge.kubelet_cri import CriStreams
+
+            assert isinstance(runtime, CriRuntime)
+            streams = CriStreams(runtime)
+        return KubeletApi(runtime=runtime, streams=streams, wall=time.time)
+
+    def _stream(self, hub: EdgeHub) -> "EdgeStream":
+        """The tunnel for logs and exec; not even imported where it is off."""
+        from edgehive.edge.stream import EdgeStream, StreamSettings
+
+        config = self._config.modules.edge_stream
+        host, port = split_address(config.server)
+        return EdgeStream(
+            settings=StreamSettings(
+                host=host,
+                port=port,
+                node=self._node,
+                local_port=self._kubelet.read_only_port,
+                handshake_timeout=float(config.handshake_timeout),
+            ),
+            tls=lambda: client_context(
+                Path(config.tls_tunnel_ca_file),
+                Path(config.tls_tunnel_cert_file),
+                Path(config.tls_tunnel_private_key_file),
+            ),
+            address=lambda: self._address(hub.local_address),
+            rng=_random,
+        )
 
     def _agent(self, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> NodeAgent:
         kubelet, edged = self._kubelet, self._edged

@@ -252,6 +252,35 @@ class CriRuntime:
         await self._call(cri.ReopenContainerLog, container_id=container_id)
         return True
 
+    async def exec_url(
+        self, container_id: str, command: Sequence[str], *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+    ) -> str:
+        """Where the runtime's streaming server runs a command for a client."""
+        answer = await self._call(
+            cri.Exec,
+            container_id=container_id,
+            cmd=list(command),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            tty=tty,
+        )
+        return str(answer.get("url", ""))
+
+    async def attach_url(
+        self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+    ) -> str:
+        """Where the runtime's streaming server joins a client to a container's command."""
+        answer = await self._call(
+            cri.Attach, container_id=container_id, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty
+        )
+        return str(answer.get("url", ""))
+
+    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        """Where the runtime's streaming server forwards ports of a sandbox."""
+        answer = await self._call(cri.PortForward, pod_sandbox_id=sandbox_id, port=list(ports))
+        return str(answer.get("url", ""))
+
     async def events(self) -> AsyncIterator[str]:
         """Yield pod uids from the runtime's event stream; end at once where it has none."""
         method = cri.GetContainerEvents

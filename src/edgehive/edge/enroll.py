@@ -43,11 +43,16 @@ class Identity:
 
     def client_context(self) -> ssl.SSLContext:
         """TLS towards the cloud: chain and host name verified, our certificate shown, no ALPN."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(self.ca_file)
-        context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+        return client_context(self.ca_file, self.cert_file, self.key_file)
+
+
+def client_context(ca_file: Path, cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    """TLS towards the cloud: chain and host name verified, our certificate shown, no ALPN."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(ca_file)
+    context.load_cert_chain(cert_file, key_file)
+    return context
 
 
 RunJob = Callable[[Job], Awaitable[Outcome]]

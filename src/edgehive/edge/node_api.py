@@ -1,7 +1,7 @@
 """The read-only HTTP of the node on 127.0.0.1:10350: is it alive, what runs here, how is it doing.
 
-It has no authentication, as in KubeEdge, so it only ever shows; it listens where the configuration says,
-which is loopback unless somebody decided otherwise.
+It has no authentication, as in KubeEdge, so it only ever shows, except to this machine, where the tunnel ends; it
+listens where the configuration says, which is loopback unless somebody decided otherwise.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from edgehive.aio.http import HttpServer, Request, Response
+from edgehive.edge.kubelet_api import KubeletApi
 from edgehive.kit.errors import Transient
 
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
@@ -32,12 +33,19 @@ class LocalHttp:
     """The server. `gauges` are read for every ``/metrics``: name to value."""
 
     def __init__(
-        self, *, host: str, port: int, pods: Pods, gauges: Mapping[str, Callable[[], float]]
+        self,
+        *,
+        host: str,
+        port: int,
+        pods: Pods,
+        gauges: Mapping[str, Callable[[], float]],
+        kubelet: KubeletApi | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._pods = pods
         self._gauges = gauges
+        self._kubelet = kubelet
         self._started = time.time()
         self.port = port
 
@@ -47,7 +55,7 @@ class LocalHttp:
         Raises:
             Transient: the address cannot be had now.
         """
-        server = HttpServer(self._handle, name="edged", idle_timeout=30.0, max_connections=64)
+        server = HttpServer(self._handle, name="edged", idle_timeout=30.0, max_connections=512)
         try:
             self.port = await server.listen(self._host, self._port)
         except OSError as exc:
@@ -55,6 +63,10 @@ class LocalHttp:
         await server.run()
 
     async def _handle(self, request: Request) -> Response:
+        if self._kubelet is not None:
+            found = await self._kubelet.answer(request)
+            if found is not None:
+                return found
         if request.method not in ("GET", "HEAD"):
             return Response(405, b"Method Not Allowed\n", {**_TEXT, "allow": "GET"})
         path = request.path if request.path == "/" else request.path.rstrip("/")

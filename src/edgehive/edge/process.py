@@ -437,7 +437,8 @@ class ProcessRuntime:
 
     # --- the rest ---------------------------------------------------------------------------------------
 
-    async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
+    def exec_arguments(self, container_id: str, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` with a running container's variables, directory and mounts."""
         record = self._container(container_id)
         directory = self._state.directory(container_id)
         identity = Identity.load(directory / "pid")
@@ -446,6 +447,10 @@ class ProcessRuntime:
         inner = ["sh", "-c", '. "$0/env.sh"; cd "$EDGEHIVE_ROOT"; exec "$@"', str(directory), *command]
         if record.private_mounts:
             inner = ["nsenter", "-t", str(identity.pid), "-m", *inner]
+        return inner
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
+        inner = self.exec_arguments(container_id, command)
         process = await asyncio.create_subprocess_exec(
             *inner,
             stdin=subprocess.DEVNULL,

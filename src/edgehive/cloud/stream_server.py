@@ -1,0 +1,118 @@
+"""The stream server: a kubelet's API for all nodes, which passes every request through the node's tunnel.
+
+An edge of ours is asked for everything as a raw HTTP exchange, so that its own status and headers reach the client;
+an original edge for logs and metrics in KubeEdge's way, which always is a 200. Port forwarding, which the original
+does not know, travels as an exec does, so that its edges can carry it too.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from edgehive.aio.http import Request, Response
+from edgehive.aio.rawhttp import Answer
+from edgehive.aio.tunnel import TunnelStream
+from edgehive.cloud.stream_tunnel import TunnelServer, TunnelSession
+from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.text import safe_label
+from edgehive.wire.tunnel import ConnectRequest, Kind
+
+log = logging.getLogger(__name__)
+
+_TEXT: Final = {"content-type": "text/plain; charset=utf-8"}
+_POD_PATHS: Final = {
+    "containerLogs": Kind.LOGS,
+    "exec": Kind.EXEC,
+    "attach": Kind.ATTACH,
+    "portForward": Kind.EXEC,
+}
+_NODE_PATHS: Final = frozenset(
+    {"stats", "metrics", "pods", "runningpods", "healthz", "configz", "logs", "spec", "checkpoint"}
+)
+_MASTERS: Final = frozenset({"system:masters", "kubeadm:cluster-admins"})
+_NAMES: Final = frozenset({"kube-apiserver-kubelet-client", "kube-apiserver"})
+
+
+class StreamServer:
+    """Answers the API server. `node_of` says where a pod is."""
+
+    def __init__(self, *, tunnels: TunnelServer, node_of: Callable[[str, str], str | None]) -> None:
+        self._tunnels = tunnels
+        self._node_of = node_of
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        name, groups = request.peer_subject or ("", ())
+        if name not in _NAMES and not _MASTERS & set(groups):
+            log.warning("stream request of %s from %s refused", safe_label(name or "nobody"), request.remote)
+            return _error(403, "only the API server may ask")
+        parts = request.path.strip("/").split("/")
+        kind, node = self._target(request, parts)
+        if kind is None:
+            return _error(404, "404 page not found")
+        session = self._tunnels.find(node)
+        if session is None:
+            return _error(503, f'node "{safe_label(node)}" has no tunnel to this cloudcore')
+        try:
+            return await self._pass_on(session, kind, request)
+        except (EdgehiveError, OSError) as exc:
+            return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
+
+    def _target(self, request: Request, parts: list[str]) -> tuple[Kind | None, str]:
+        kind = _POD_PATHS.get(parts[0])
+        if kind is not None and len(parts) >= 3:
+            return kind, self._node_of(parts[1], parts[2]) or ""
+        if parts[0] not in _NODE_PATHS:
+            return None, ""
+        forwarded = request.headers.get("x-forwarded-uri", "").split("/")
+        if forwarded[:4] == ["", "api", "v1", "nodes"] and len(forwarded) > 6:
+            return Kind.METRIC, forwarded[4].split(":")[0]
+        host = request.headers.get("host", "")
+        return Kind.METRIC, host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+    async def _pass_on(self, session: TunnelSession, kind: Kind, request: Request) -> Response:
+        plain = kind in (Kind.LOGS, Kind.METRIC)
+        if not plain and "upgrade" not in request.headers:
+            return _error(400, "Upgrade request required")
+        headers: dict[str, list[str]] = {}
+        for name, value in request.header_list:
+            if name not in ("host", "content-length") and not (plain and name in _NOT_PLAIN):
+                headers.setdefault(name.title(), []).append(value)
+        raw = session.ours or not plain
+        if raw and plain:
+            headers["Connection"] = ["close"]
+        stream = await session.ask(
+            ConnectRequest(
+                id=self._tunnels.new_id(),
+                kind=Kind.EXEC if raw and plain else kind,
+                path=request.path,
+                raw_path=request.raw_path if request.raw_path != request.path else "",
+                query=request.raw_query,
+                method=request.method,
+                headers=headers,
+            )
+        )
+        if not raw:
+            return Response(200, headers=dict(_TEXT), stream=_body(stream), patient=True)
+        try:
+            answer = Answer(stream)
+            await answer.read_head()
+        except BaseException:
+            stream.close()
+            raise
+        return answer.response()
+
+
+_NOT_PLAIN: Final = frozenset({"connection", "upgrade", "transfer-encoding", "accept-encoding"})
+
+
+async def _body(stream: TunnelStream) -> AsyncIterator[bytes]:
+    try:
+        while data := await stream.read():
+            yield data
+    finally:
+        stream.close()
+
+
+def _error(status: int, text: str) -> Response:
+    return Response(status, f"{text}\n".encode(), dict(_TEXT))
