@@ -1,0 +1,382 @@
+"""The SDK around a driver: REST API, methods, push methods, conversions, hostile devices, and a generated project."""
+
+import asyncio
+import contextlib
+import json
+import random
+import runpy
+import shutil
+import subprocess
+import time
+
+import aiohttp
+import pytest
+
+from edgehive.aio import dmi_messages as dmi
+from edgehive.aio import protobuf
+from edgehive.aio.grpc_server import GrpcServer
+from edgehive.aio.http import HttpServer, Response
+from edgehive.kit.errors import UserError
+from edgehive.mapper import Driver
+from edgehive.mapper.http import HttpDriver, find
+from edgehive.mapper.model import Device, Property, PushTarget, read_device
+from edgehive.mapper.project import write_project
+from edgehive.mapper.push import PushHub
+from edgehive.mapper.push_clients import InfluxSender, Unsupported, make_sender
+from edgehive.mapper.reconcile import Reconciler
+from edgehive.mapper.rest import RestApi
+from edgehive.mapper.service import Identity, MapperService
+from edgehive.mapper.values import ValueProblem, convert, format_value
+from edgehive.mapper.virtual import VirtualDriver
+from edgehive.mapper.worker import Reading
+
+
+@contextlib.asynccontextmanager
+async def running(*coroutines):
+    tasks = [asyncio.get_running_loop().create_task(c) for c in coroutines]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+class Edgecore:
+    """Edgecore's end by its messages alone: gives `devices` at registration and keeps what is reported."""
+
+    def __init__(self, tmp_path, models, devices):
+        self.models, self.devices = models, devices
+        self.reported, self.states = {}, []
+        self.news = asyncio.Condition()
+        handlers = {
+            "MapperRegister": self.register,
+            "ReportDeviceStatus": self.status,
+            "ReportDeviceStates": self.state,
+        }
+        methods = {dmi.MANAGER_SERVICE + name: handler for name, handler in handlers.items()}
+        self.server = GrpcServer(tmp_path / "dmi.sock", methods, name="edgecore")
+
+    async def register(self, raw):
+        assert protobuf.decode(dmi.REGISTER_REQUEST, raw)["withData"]
+        return protobuf.encode(dmi.REGISTER_RESPONSE, {"modelList": self.models, "deviceList": self.devices})
+
+    async def status(self, raw):
+        request = protobuf.decode(dmi.REPORT_STATUS, raw)
+        async with self.news:
+            for twin in request["reportedDevice"]["twins"]:
+                self.reported[request["deviceName"], twin["propertyName"]] = twin["reported"]["value"]
+            self.news.notify_all()
+        return b""
+
+    async def state(self, raw):
+        request = protobuf.decode(dmi.REPORT_STATES, raw)
+        async with self.news:
+            self.states.append((request["deviceName"], request["state"]))
+            self.news.notify_all()
+        return b""
+
+    async def until(self, what):
+        async with asyncio.timeout(10), self.news:
+            await self.news.wait_for(what)
+
+
+MODEL = {
+    "name": "m",
+    "namespace": "default",
+    "spec": {
+        "properties": [
+            {"name": "level", "type": "INT", "accessMode": "ReadWrite", "minimum": "0", "maximum": "100"},
+            {"name": "fixed", "type": "STRING", "accessMode": "ReadOnly"},
+        ]
+    },
+}
+
+
+def device(name, *, protocol="virtual", config=None, visitors=None, desired=None, push=None):
+    level = {"name": "level", "collectCycle": 30, "reportCycle": 10, "reportToCloud": True}
+    level["visitors"] = {"configData": {"data": dmi.pack(visitors or {"start": 7})}}
+    if desired is not None:
+        level["desired"] = {"value": desired}
+    if push is not None:
+        level["pushMethod"] = push
+    return {
+        "name": name,
+        "namespace": "default",
+        "spec": {
+            "deviceModelReference": "m",
+            "protocol": {"protocolName": protocol, "configData": {"data": dmi.pack(config or {})}},
+            "properties": [level],
+            "methods": [{"name": "set", "propertyNames": ["level"]}],
+        },
+    }
+
+
+@contextlib.asynccontextmanager
+async def mapper(tmp_path, driver, *devices, pusher=None):
+    edgecore = Edgecore(tmp_path, [MODEL], list(devices))
+    identity = Identity("m", driver.protocol, "v1", tmp_path / "m.sock", tmp_path / "dmi.sock")
+    service = MapperService(identity, driver, rng=random.random, pusher=pusher)
+    await edgecore.server.listen()
+    async with running(edgecore.server.run(), service.run()):
+        yield edgecore, service
+
+
+async def test_the_rest_api_of_the_mapper_framework(tmp_path):
+    async with mapper(tmp_path, VirtualDriver, device("v", desired="42")) as (edgecore, service):
+        await edgecore.until(
+            lambda: edgecore.reported.get(("v", "level")) == "42" and ("v", "online") in edgecore.states
+        )
+        server = HttpServer(RestApi(service).handle, name="rest")
+        port = await server.listen("127.0.0.1", 0)
+        async with running(server.run()), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+
+            async def get(path, **headers):
+                async with client.get(path, headers=headers) as answer:
+                    return answer.status, answer.headers, await answer.text()
+
+            status, headers, text = await get("/api/v1/ping", **{"X-Correlation-ID": "c1"})
+            assert (status, headers["X-Correlation-ID"]) == (200, "c1")
+            assert {"apiVersion": "v1", "statusCode": 200}.items() <= json.loads(text).items()
+            status, _, text = await get("/api/v1/device/default/v/level")
+            data = json.loads(text)["Data"]
+            assert (data["DeviceName"], data["PropertyName"], data["Value"], data["Type"]) == (
+                "v",
+                "level",
+                "42",
+                "int",
+            )
+            status, _, text = await get("/api/v1/devicemethod/default/v")
+            assert json.loads(text)["Data"]["Methods"][0]["Name"] == "set"
+            assert (await get("/api/v1/devicemethod/default/v/set/level/55"))[0] == 200
+            await edgecore.until(lambda: edgecore.reported["v", "level"] == "55")  # and 42 is not forced back
+            assert (await get("/api/v1/devicemethod/default/v/set/level/101"))[0] == 400
+            assert (await get("/api/v1/devicemethod/default/v/nope/level/1"))[0] == 400
+            assert (await get("/api/v1/devicemethod/default/other/set/level/1"))[0] == 404
+            status, _, text = await get("/api/v1/meta/model/default/v")
+            assert json.loads(text)["ModelProperties"][0]["Maximum"] == "100"
+            assert (await get("/api/v1/database/default/v"))[0] == 503
+            assert (await get("/api/v1/nothing"))[0] == 404
+            assert (await get("/healthz"))[0] == 200
+            metrics = (await get("/metrics"))[2]
+            assert "mapper_devices_online 1\n" in metrics
+            assert 'mapper_device_writes_total{device="default/v"} 2' in metrics
+
+
+class Moody(Driver):
+    """Devices called "bad" raise something unforeseen; the others are fine. Plain functions, run in threads."""
+
+    protocol = "moody"
+
+    def read(self, prop):
+        if self.device.name == "bad":
+            raise ZeroDivisionError("oops")
+        return 1
+
+
+async def test_a_driver_that_crashes_harms_its_own_device_only(tmp_path):
+    async with mapper(tmp_path, Moody, device("bad"), device("good")) as (edgecore, service):
+        await edgecore.until(lambda: edgecore.reported and ("bad", "offline") in edgecore.states)
+        assert edgecore.reported == {("good", "level"): "1"}
+        assert "ZeroDivisionError" in service.worker("default", "bad").error
+
+
+async def test_http_devices_are_read_and_set_and_their_values_pushed(tmp_path):
+    state = {"level": 3}
+    pushed = asyncio.Queue()
+
+    async def answer(request):
+        if request.path == "/push":
+            await pushed.put((await request.body()).decode())
+        elif request.method == "PUT":
+            state["level"] = json.loads(await request.body())["level"]
+        return Response(200, json.dumps({"sensor": [state]}).encode(), {"content-type": "application/json"})
+
+    server = HttpServer(answer, name="device")
+    port = await server.listen("127.0.0.1", 0)
+    push = {"http": {"hostname": "http://127.0.0.1", "port": port, "requestpath": "/push"}}
+    visitors = {"path": "state", "pointer": "/sensor/0/level", "writeTemplate": '{"level": $value}'}
+    config = {"url": f"http://127.0.0.1:{port}/"}
+    one = device("h", protocol="http", config=config, visitors=visitors, desired="9", push=push)
+    hub = PushHub()
+    async with (
+        running(server.run(), hub.run()),
+        mapper(tmp_path, HttpDriver, one, pusher=hub) as (edgecore, _),
+    ):
+        await edgecore.until(lambda: edgecore.reported.get(("h", "level")) == "9")
+        assert state == {"level": 9}
+        async with asyncio.timeout(5):
+            form = await pushed.get()
+        assert form.startswith("level=")
+        assert "&time=20" in form
+
+
+def free_broker(tmp_path):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = subprocess.Popen(
+        ["mosquitto", "-c", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
+            return process, port
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError("mosquitto does not listen")
+
+
+@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="no mosquitto on PATH")
+async def test_mqtt_devices_are_read_and_set_and_their_values_pushed(tmp_path):
+    aiomqtt = pytest.importorskip("aiomqtt", reason="the extra mapper-mqtt is not installed")
+    from edgehive.mapper.mqtt import MqttDriver
+
+    process, port = free_broker(tmp_path)
+    try:
+        visitors = {
+            "topic": "dev/state",
+            "pointer": "/level",
+            "setTopic": "dev/set",
+            "setTemplate": '{"level": $value}',
+        }
+        push = {"mqtt": {"address": f"tcp://127.0.0.1:{port}", "topic": "pushed", "qos": 1}}
+        config = {"address": f"127.0.0.1:{port}"}
+        one = device("q", protocol="mqtt", config=config, visitors=visitors, desired="8", push=push)
+        hub = PushHub()
+
+        async def thing(ready):
+            async with aiomqtt.Client("127.0.0.1", port) as client:
+                await client.subscribe("dev/set", qos=1)
+                await client.subscribe("pushed", qos=1)
+                await client.publish("dev/state", '{"level": 2}', retain=True)
+                async for message in client.messages:
+                    if str(message.topic) == "pushed":
+                        ready.set_result(message.payload.decode()) if not ready.done() else None
+                    else:
+                        await client.publish("dev/state", message.payload, retain=True)
+
+        ready = asyncio.get_running_loop().create_future()
+        async with (
+            running(hub.run(), thing(ready)),
+            mapper(tmp_path, MqttDriver, one, pusher=hub) as (edgecore, _),
+        ):
+            await edgecore.until(lambda: edgecore.reported.get(("q", "level")) == "8")
+            async with asyncio.timeout(5):
+                text = await ready
+            assert text.startswith("time is 20")
+            assert " pushed: " in text
+            process.kill()
+            await edgecore.until(lambda: ("q", "offline") in edgecore.states)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "wanted"),
+    [
+        ("0x10", "INT", 16),
+        (2.6, "INT", 3),
+        (True, "FLOAT", 1.0),
+        ("on", "BOOLEAN", True),
+        (0, "BOOLEAN", False),
+        (21, "STRING", "21"),
+        (False, "STRING", "false"),
+        ("YWI=", "BYTES", b"ab"),
+        (b"7", "INT", 7),
+    ],
+)
+def test_values_are_converted_by_the_type_of_the_model(value, kind, wanted):
+    got = convert(value, kind)
+    assert got == wanted
+    assert type(got) is type(wanted)
+    assert convert(format_value(got), kind) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("x", "INT"),
+        ("nan", "FLOAT"),
+        (1 << 63, "INT"),
+        ("maybe", "BOOLEAN"),
+        ("?", "BYTES"),
+        (None, "STRING"),
+        ([], "INT"),
+    ],
+)
+def test_what_is_no_value_of_the_type_is_refused(value, kind):
+    with pytest.raises(ValueProblem):
+        convert(value, kind)
+
+
+def prop(desired, **more):
+    return Property("p", type="INT", minimum="0", maximum="9", desired=desired, **more)
+
+
+def test_a_desired_value_is_written_once_and_again_when_the_device_forgets_it():
+    reconciler = Reconciler(prop("5"))
+    assert reconciler.due(0) is None  # nothing is known of the device yet
+    reconciler.observed(5)
+    assert reconciler.due(0) is None
+    reconciler.observed(1)
+    assert reconciler.due(1) == 5
+    reconciler.wrote(1)
+    assert reconciler.due(1.5) is None  # a device that does not take it is not hammered
+    assert reconciler.due(2.1) == 5
+    reconciler.update(prop("6"))
+    assert reconciler.due(2.1) == 6
+    reconciler.overridden()
+    assert reconciler.due(100) is None
+    reconciler.update(prop("6"))
+    assert reconciler.due(100) is None
+    reconciler.update(prop("7"))
+    assert reconciler.due(100) == 7
+
+
+@pytest.mark.parametrize("bad", [prop("10"), prop("x"), prop("5", access="ReadOnly")])
+def test_a_desired_value_that_cannot_be_is_told_and_never_written(bad):
+    reconciler = Reconciler(bad)
+    reconciler.observed(1)
+    assert reconciler.due(0) is None
+    assert "p" in reconciler.problem
+
+
+def test_pointers_into_json_find_what_they_name():
+    assert find({"a/b": [{"c": 1}]}, "/a~1b/0/c") == 1
+
+
+async def test_a_line_for_influxdb_is_escaped():
+    options = {
+        "influxdb2ClientConfig": {"url": "http://i", "bucket": "b"},
+        "influxdb2DataConfig": {"measurement": "my room", "tag": {"a": "x,y"}, "fieldKey": "f"},
+    }
+    reading = Reading(Device("default", "d"), Property("p"), 'say "hi"', 1.5)
+    async with aiohttp.ClientSession() as session:
+        line = InfluxSender(PushTarget("influxdb2", options), session).line(reading)
+        with pytest.raises(Unsupported, match="tdengine"):
+            make_sender(PushTarget("tdengine", {}), session)
+    assert line == 'my\\ room,a=x\\,y f="say \\"hi\\"" 1500'
+
+
+def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):
+    files = {path.name: path for path in write_project("my-sensor", tmp_path / "p")}
+    assert {"mapper.py", "config.yaml", "devices.yaml", "README.md", "Dockerfile"} == set(files)
+    driver = runpy.run_path(str(files["mapper.py"]))["MySensor"]
+    one = driver(read_device(device("v", visitors={"start": 4}), MODEL))
+    one.connect()
+    level = one.device.properties["level"]
+    assert one.read(level) == 4
+    one.write(level, 5)
+    assert one.read(level) == 5
+    code = [line for line in files["mapper.py"].read_text().splitlines() if line.strip()]
+    assert len(code) <= 20
+    with pytest.raises(UserError, match="there already"):
+        write_project("my-sensor", tmp_path / "p")
+    with pytest.raises(UserError, match="not a name"):
+        write_project("../x", tmp_path / "q")
