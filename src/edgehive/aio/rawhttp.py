@@ -12,7 +12,7 @@ from edgehive.aio.tunnel import ByteStream
 from edgehive.kit.errors import ProtocolError, Unreachable
 
 _READ = 64 << 10
-_MAX_HEAD = 64 << 10
+_MAX_HEAD = 512 << 10  # with the first of the body behind it
 _HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "content-length"}
 )
@@ -113,9 +113,9 @@ class Answer:
             if not data:
                 raise Unreachable("the connection ended without an answer")
             self._head_size += len(data)
-            self._feed(data)
-            if not self._in_body and self._head_size > _MAX_HEAD:
+            if self._head_size > _MAX_HEAD:
                 raise ProtocolError("the head of an answer has no end")
+            self._feed(data)
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -89,12 +89,12 @@ class WebSocketSession(Session):
 
     async def write(self, channel: int, data: bytes) -> None:
         """Send output."""
-        await self._connection.write(self._out.send_data(bytes((channel,)) + data, fin=True))
+        await self._connection.write(bytes(self._out.send_data(bytes((channel,)) + data, fin=True)))
 
     async def finish(self, status: bytes) -> None:
         """Say how it ended, and close."""
         await self.write(ERROR, status)
-        await self._connection.write(self._out.close(CloseReason.NORMAL_CLOSURE))
+        await self._connection.write(bytes(self._out.close(CloseReason.NORMAL_CLOSURE)))
 
     async def read(self) -> None:
         """Take the client's messages until it is gone."""
@@ -115,7 +115,7 @@ class WebSocketSession(Session):
         if frame.opcode is Opcode.CLOSE:
             return False
         if frame.opcode is Opcode.PING:
-            await self._connection.write(self._out.pong(payload))
+            await self._connection.write(bytes(self._out.pong(payload)))
         if frame.opcode.iscontrol():
             return True
         if len(self._message) + len(payload) > _MAX_MESSAGE:

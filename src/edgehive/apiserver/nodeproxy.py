@@ -125,7 +125,7 @@ class NodeProxy:
         except (ApiStatus, KeyError, ValueError) as exc:
             raise ApiStatus(503, "ServiceUnavailable", "cloudcore has not made its certificates yet") from exc
         if self._tls is None or self._tls[0] != der:
-            context = ssl.create_default_context(cadata=der)  # type: ignore[arg-type]
+            context = ssl.create_default_context(cadata=der)
             context.load_cert_chain(access.cert, access.key)
             self._tls = (der, context)
         return self._tls[1]

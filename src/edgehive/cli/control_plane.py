@@ -53,8 +53,8 @@ async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
     from edgehive.apiserver.app import ApiServer, ApiServerOptions
     from edgehive.cli.control_plane_nodes import NodeWatch
     from edgehive.cli.up_configs import write_private
-    from edgehive.edge.config_load import split_address
     from edgehive.controllers.app import Controllers
+    from edgehive.edge.config_load import split_address
 
     options = ApiServerOptions(
         directory=arguments.data_dir.absolute(),

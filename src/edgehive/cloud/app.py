@@ -77,18 +77,20 @@ class CloudCore:
         api: KubeApi | None = None,
         kubernetes_ca: str = "",
         wall: Callable[[], float] = time.time,
-        worker: bool = False,
+        worker: int | None = None,
     ) -> None:
         """Take the configuration; `api` and `kubernetes_ca` are found by it unless they are given.
 
-        A `worker` shares its ports with others of its kind, and has its monitor on a free port of its own.
+        A `worker`, known by its number, shares its ports with others of its kind, and has its monitor on a free port
+        of its own. Number 0 alone has the stream ports: a stream must meet its node's tunnel in one process.
         """
         self._config: Final = config
         self._on_ready = on_ready
         self._api = api
         self._kubernetes_ca = kubernetes_ca
         self._wall = wall
-        self._worker = worker
+        self._shared = worker is not None
+        self._streams_here = worker in (None, 0)
         self.parts: CloudParts | None = None
         """What this process is made of, once its keys are loaded."""
         self.ports = Ports()
@@ -116,7 +118,7 @@ class CloudCore:
         await _persist(lambda: ensure_crds(api, install=self._config.edgehive.install_crds))
         keys = await _persist(pki.load)
         self.parts = parts = CloudParts(
-            self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._worker
+            self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._shared
         )
         hours = self._config.modules.cloud_hub.token_refresh_duration
         tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
@@ -143,20 +145,18 @@ class CloudCore:
                 parts.enrollment.handle,
                 (hub.https.address, hub.https.port),
                 parts.keys,
-                shared=self._worker,
+                shared=self._shared,
             )
             services.append(service)
         bind = split_address(self._config.common_config.monitor_server.bind_address)
         assert bind is not None, "checked by the configuration"
-        if self._worker:
+        if self._shared:
             bind = ("127.0.0.1", 0)
         monitor_port, service = await _http("monitor", parts.monitor.handle, bind)
         services.append(service)
         self.ports = replace(self.ports, https=https_port, monitor=monitor_port)
         services.append(Service("hub", lambda: self._hub(parts)))
-        if self._config.modules.cloud_stream.enable and self._worker:
-            log.warning("cloudStream needs all tunnels in one process: with --workers it does not run")
-        elif self._config.modules.cloud_stream.enable:
+        if self._config.modules.cloud_stream.enable and self._streams_here:
             services += await self._streams(parts)
         return services
 
@@ -188,7 +188,7 @@ class CloudCore:
             await asyncio.get_running_loop().create_future()
             return
         try:
-            port = parts.hub.listen(where.address, where.port, shared=self._worker)
+            port = parts.hub.listen(where.address, where.port, shared=self._shared)
         except OSError as exc:
             raise _port_error("websocket", where.address, where.port, exc) from exc
         self.ports = replace(self.ports, websocket=port)

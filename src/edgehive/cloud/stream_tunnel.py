@@ -75,7 +75,7 @@ class TunnelSession:
                     try:
                         while True:
                             message = await self._connection.recv(decode=False)
-                            self.mux.receive(message if isinstance(message, bytes) else message.encode())
+                            self.mux.receive(message)
                     finally:
                         self.mux.end()
                         writer.cancel()

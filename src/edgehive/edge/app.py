@@ -287,7 +287,7 @@ class EdgeCore:
     def _kubelet_api(self, runtime: Runtime) -> "KubeletApi":
         from edgehive.edge.kubelet_api import KubeletApi
 
-        streams: "Streams"
+        streams: Streams
         if self._kubelet.container_runtime_endpoint.startswith(_PROCESS):
             from edgehive.edge.kubelet_process import ProcessStreams
             from edgehive.edge.process import ProcessRuntime

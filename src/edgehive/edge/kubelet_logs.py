@@ -170,17 +170,8 @@ async def _pieces(
     path: Path, query: LogQuery, *, plain: bool, running: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
     form = LineFormat(query, plain=plain)
-    position = 0
-    if plain and query.since and path.exists() and _stamp(path.stat().st_mtime) < query.since:
-        position = path.stat().st_size
-    elif query.tail is not None and not (query.since or query.stream) and path.exists():
-        position = last_lines(path, query.tail) if query.tail else path.stat().st_size
-    elif query.tail is not None and path.exists():
-        kept: deque[bytes] = deque(maxlen=min(query.tail, _MAX_TAIL))
-        for line, position in _read_lines(path, 0):
-            if shown := form.apply(line):
-                kept.append(shown)
-        yield b"".join(kept)
+    first, position = _beginning(path, query, form, plain=plain)
+    yield first
     if query.tail is None:
         for older in rotated(path):
             for line, _ in _read_lines(older, 0):
@@ -188,21 +179,48 @@ async def _pieces(
     identity = 0
     while True:
         alive = query.follow and await running()
-        out = bytearray()
         if path.exists():
             status = path.stat()
             if status.st_size < position or (identity and status.st_ino != identity):
                 position = 0  # truncated or rotated
             identity = status.st_ino
-            for line, end in _read_lines(path, position):
-                if not line.endswith(b"\n") and alive and len(line) < _MAX_LINE:
-                    break  # still being written
+            for piece, end in _grown(path, position, form, growing=alive):
                 position = end
-                out += form.apply(line)
-                if len(out) >= _BLOCK:
-                    yield bytes(out)
-                    out.clear()
-        yield bytes(out)
+                yield piece
         if not alive:
             return
         await asyncio.sleep(_POLL)
+
+
+def _beginning(path: Path, query: LogQuery, form: LineFormat, *, plain: bool) -> tuple[bytes, int]:
+    """What `tail` and `since` want of what is there: formatted bytes, and where to read on."""
+    if not path.exists():
+        return b"", 0
+    size = path.stat().st_size
+    if plain and query.since and _stamp(path.stat().st_mtime) < query.since:
+        return b"", size
+    if query.tail is None:
+        return b"", 0
+    if plain or not (query.since or query.stream):
+        return b"", last_lines(path, query.tail) if query.tail else size
+    kept: deque[bytes] = deque(maxlen=min(query.tail, _MAX_TAIL))
+    position = 0
+    for line, end in _read_lines(path, 0):
+        position = end
+        if shown := form.apply(line):
+            kept.append(shown)
+    return b"".join(kept), position
+
+
+def _grown(path: Path, position: int, form: LineFormat, *, growing: bool) -> Iterator[tuple[bytes, int]]:
+    """The lines from `position` on in pieces, each with its end; one still being written is left."""
+    out = bytearray()
+    for line, end in _read_lines(path, position):
+        if not line.endswith(b"\n") and growing and len(line) < _MAX_LINE:
+            break
+        position = end
+        out += form.apply(line)
+        if len(out) >= _BLOCK:
+            yield bytes(out), position
+            out.clear()
+    yield bytes(out), position

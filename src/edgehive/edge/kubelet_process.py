@@ -24,6 +24,7 @@ from edgehive.edge.process_host import signal_group
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo
 
 _BLOCK = 32 << 10
+_END_OF_FILE = b"\x04"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -141,47 +142,48 @@ async def _drive_terminal(
     session: Session, process: asyncio.subprocess.Process, terminal: int, *, stdin: bool
 ) -> int:
     os.set_blocking(terminal, False)
-
-    async def copy_out() -> None:
-        while True:
-            await _ready(terminal, write=False)
-            try:
-                data = os.read(terminal, _BLOCK)
-            except BlockingIOError:
-                continue
-            except OSError:  # EIO: nobody has it open any more
-                return
-            if not data:
-                return
-            await session.write(STDOUT, data)
-
-    async def copy_in() -> None:
-        while True:
-            data = await session.stdin.get() or b"\x04"
-            while data and stdin:
-                try:
-                    data = data[os.write(terminal, data) :]
-                except BlockingIOError:
-                    await _ready(terminal, write=True)
-                except OSError:
-                    return
-
-    async def resize() -> None:
-        while True:
-            rows, columns = await session.resizes.get()
-            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
     async with asyncio.TaskGroup() as group:
-        output = group.create_task(copy_out(), name="exec-terminal-out")
-        others = [
-            group.create_task(copy_in(), name="exec-terminal-in"),
-            group.create_task(resize(), name="exec-terminal-size"),
-        ]
+        output = group.create_task(_terminal_out(session, terminal), name="exec-terminal-out")
+        others = [group.create_task(_terminal_size(session, terminal), name="exec-terminal-size")]
+        if stdin:
+            others.append(group.create_task(_terminal_in(session, terminal), name="exec-terminal-in"))
         code = await process.wait()
         await asyncio.wait((output,), timeout=0.5)  # what it left behind may keep the terminal open
         for task in (output, *others):
             task.cancel()
     return code if code >= 0 else 128 - code
+
+
+async def _terminal_out(session: Session, terminal: int) -> None:
+    while True:
+        await _ready(terminal, write=False)
+        try:
+            data = os.read(terminal, _BLOCK)
+        except BlockingIOError:
+            continue
+        except OSError:  # EIO: nobody has it open any more
+            return
+        if not data:
+            return
+        await session.write(STDOUT, data)
+
+
+async def _terminal_in(session: Session, terminal: int) -> None:
+    while True:
+        data = await session.stdin.get() or _END_OF_FILE
+        while data:
+            try:
+                data = data[os.write(terminal, data) :]
+            except BlockingIOError:
+                await _ready(terminal, write=True)
+            except OSError:
+                return
+
+
+async def _terminal_size(session: Session, terminal: int) -> None:
+    while True:
+        rows, columns = await session.resizes.get()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 async def _ready(descriptor: int, *, write: bool) -> None:

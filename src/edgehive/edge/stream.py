@@ -86,7 +86,10 @@ class EdgeStream:
         where = self._settings
         try:
             tls = self._tls()
-        except OSError as exc:  # the node has not joined yet
+        except FileNotFoundError:
+            log.debug("tunnel: the node has not joined yet")
+            return
+        except OSError as exc:
             raise Unreachable(f"the tunnel's certificate cannot be used: {exc.strerror or exc}") from exc
         socket = await SocketStream.connect(where.host, where.port, tls=tls, timeout=where.handshake_timeout)
         try:
@@ -235,7 +238,7 @@ def _headers(request: ConnectRequest) -> Iterable[tuple[str, str]]:
     plain = request.kind in (Kind.LOGS, Kind.METRIC)
     for name, values in request.headers.items():
         lower = name.lower()
-        if lower in _DROPPED or plain and lower in ("accept-encoding", "connection"):
+        if lower in _DROPPED or (plain and lower in ("accept-encoding", "connection")):
             continue
         for value in values:
             yield name, value

@@ -50,11 +50,11 @@ class BytesWebSocketClient:
 
     def ping(self) -> bytes:
         """A ping."""
-        return self._out.ping(b"ping you")
+        return bytes(self._out.ping(b"ping you"))
 
     def close(self) -> bytes:
         """A close frame: going away."""
-        return self._out.close(CloseReason.GOING_AWAY)
+        return bytes(self._out.close(CloseReason.GOING_AWAY))
 
     def receive(self, data: bytes) -> list[WsEvent]:
         """Take bytes from the socket.
@@ -143,12 +143,12 @@ class BytesWebSocketClient:
     def _handle_control(self, frame: Frame, payload: bytes) -> WsEvent | None:
         # wsproto hands control frames over whole.
         if frame.opcode is Opcode.PING:
-            return Alive(self._out.pong(payload))
+            return Alive(bytes(self._out.pong(payload)))
         if frame.opcode is Opcode.PONG:
             return Alive()
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
         text = safe_label(payload[2:].decode("utf-8", "replace"))
         reply = b""
         with contextlib.suppress(ValueError):
-            reply = self._out.close(CloseReason.NORMAL_CLOSURE)
+            reply = bytes(self._out.close(CloseReason.NORMAL_CLOSURE))
         return Closing(f"closed by the cloud ({code}{' ' + text if text else ''})", reply)

@@ -10,7 +10,7 @@ from typing import Final
 
 from edgehive.kit.errors import ProtocolError
 
-_WORDS: Final = (
+_WORDS: Final = (  # noqa: SIM905 - one word a line would be a page
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age "
     "allow authorization cache-control connection content-base content-encoding content-language content-length "
     "content-location content-md5 content-range content-type date etag expect expires from host if-match "

@@ -1,0 +1,145 @@
+"""kubectl logs, exec, port-forward and cp on a fresh `edgehive up`, over the tunnel; processes and containers."""
+
+import json
+import os
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.containerd import Containerd, why_not
+from tests.support.installation import Installation, eventually, find_kubectl, installation
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module", params=["process", pytest.param("containerd", marks=pytest.mark.containerd)])
+def noisy(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Installation]:
+    """An installation with a pod ``noisy`` that has said ten lines."""
+    flags = ["--runtime=process"]
+    box = None
+    if request.param == "containerd":
+        if reason := why_not():
+            pytest.skip(reason)
+        box = Containerd(short_dir / "c")
+        box.start()
+        flags = ["--runtime=cri", f"--cri-socket={box.socket}"]
+    try:
+        with installation(short_dir / f"up-{request.param}", *flags) as made:
+            made.start()
+            say = "for n in 1 2 3 4 5 6 7 8 9 10; do echo line $n; done; while :; do sleep 1; echo more; done"
+            made.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {"name": "noisy", "labels": {"app": "noisy"}},
+                    "spec": {
+                        "hostNetwork": True,
+                        "terminationGracePeriodSeconds": 0,
+                        "containers": [{"name": "c", "image": "busybox:1.36", "command": ["sh", "-c", say]}],
+                    },
+                }
+            )
+            made.running("app=noisy", 1)
+            eventually(lambda: "line 10" in made.kubectl("logs", "noisy", check=False), what="it has spoken")
+            yield made
+            made.kubectl("delete", "pods", "--all", "--wait=false", check=False)
+            eventually(lambda: not made.get("pods")["items"], seconds=40, what="the pods are gone")
+    finally:
+        if box is not None:
+            box.stop()
+
+
+def kubectl(
+    made: Installation, *arguments: str, stdin: bytes = b"", legacy: bool = False
+) -> tuple[int, bytes, bytes]:
+    """Run kubectl; `legacy` has it speak SPDY, as those before 1.31 do."""
+    done = subprocess.run(
+        [find_kubectl(), f"--kubeconfig={made.layout.kubeconfig}", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env=os.environ
+        | {"HOME": str(made.root)}
+        | (
+            {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"}
+            if legacy
+            else {}
+        ),
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_logs_tail_limit_and_follow(noisy: Installation) -> None:
+    lines = noisy.kubectl("logs", "noisy").splitlines()
+    assert lines[:10] == [f"line {n}" for n in range(1, 11)]
+    assert len(noisy.kubectl("logs", "noisy", "--tail=3").splitlines()) == 3
+    assert noisy.kubectl("logs", "noisy", "--limit-bytes=6") == "line 1"
+    command = [find_kubectl(), f"--kubeconfig={noisy.layout.kubeconfig}", "logs", "-f", "noisy", "--tail=1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        seen = [follower.stdout.readline() for _ in range(3)]
+        follower.terminate()
+    assert seen[1:] == [b"more\n", b"more\n"]
+
+
+def test_a_wrong_container_is_said(noisy: Installation) -> None:
+    code, _, error = kubectl(noisy, "logs", "noisy", "-c", "other")
+    assert code != 0
+    assert b"container other is not valid for pod noisy" in error
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_exec_has_both_outputs_the_exit_code_and_input(noisy: Installation, legacy: bool) -> None:
+    code, out, error = kubectl(
+        noisy, "exec", "noisy", "--", "sh", "-c", "echo out; echo err >&2; exit 7", legacy=legacy
+    )
+    assert (code, out) == (7, b"out\n")
+    assert error.startswith(b"err\n")
+    data = os.urandom(300_000)
+    assert kubectl(noisy, "exec", "-i", "noisy", "--", "cat", stdin=data, legacy=legacy)[:2] == (0, data)
+
+
+def test_cp_goes_there_and_back(noisy: Installation, tmp_path: Path) -> None:
+    there, back = tmp_path / "there", tmp_path / "back"
+    there.write_bytes(os.urandom(100_000))
+    target = f"/tmp/edgehive-{os.getpid()}"  # noqa: S108 - inside of the pod
+    assert kubectl(noisy, "cp", str(there), f"noisy:{target}")[0] == 0
+    assert kubectl(noisy, "cp", f"noisy:{target}", str(back))[0] == 0
+    assert back.read_bytes() == there.read_bytes()
+    kubectl(noisy, "exec", "noisy", "--", "rm", target)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_port_forward_reaches_a_port_and_says_when_there_is_none(noisy: Installation, legacy: bool) -> None:
+    port = json.loads(noisy.kubectl("get", "node", "edge-1", "-o", "json"))["status"]["daemonEndpoints"][
+        "kubeletEndpoint"
+    ]["Port"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        local = probe.getsockname()[1]
+    environment = os.environ | ({"KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"} if legacy else {})
+    command = [
+        find_kubectl(),
+        f"--kubeconfig={noisy.layout.kubeconfig}",
+        "port-forward",
+        "pod/noisy",
+        f"{local}:{port}",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as forward:
+        assert forward.stdout is not None
+        assert b"Forwarding" in forward.stdout.readline()
+        for _ in range(3):
+            with urllib.request.urlopen(f"http://127.0.0.1:{local}/healthz", timeout=10) as answer:
+                assert answer.read() == b"ok"
+        forward.terminate()
+
+
+def test_the_node_s_own_pages_are_reached_by_the_node_s_name(noisy: Installation) -> None:
+    assert noisy.kubectl("get", "--raw", "/api/v1/nodes/edge-1/proxy/healthz/ping", check=False) == "ok"
