@@ -71,7 +71,7 @@ def run_cloudcore(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that share the ports (default: 1)"
     )
-    parser.add_argument("--worker-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=_worker, help=argparse.SUPPRESS)
     arguments = parse_daemon(parser, argv)
     if arguments.workers < 1:
         parser.error("--workers must be at least 1")
@@ -87,10 +87,10 @@ def run_cloudcore(argv: Sequence[str]) -> int:
     _start_log("cloudcore", loaded.warnings)
 
     async def serve(notifier: Notifier) -> None:
-        if arguments.worker_fd is not None:
+        if arguments.worker is not None:
             from edgehive.cloud.workers import run_worker
 
-            await run_worker(loaded.config, arguments.worker_fd)
+            await run_worker(loaded.config, *arguments.worker)
         elif arguments.workers > 1:
             from edgehive.cloud.workers import WorkerPool, worker_arguments
 
@@ -104,6 +104,12 @@ def run_cloudcore(argv: Sequence[str]) -> int:
             await CloudCore(loaded.config, on_ready=notifier.ready).run()
 
     return run_daemon("cloudcore", serve, fast_loop=True)
+
+
+def _worker(text: str) -> tuple[int, int]:
+    """``INDEX:DESCRIPTOR``, given by the parent of the workers."""
+    index, _, descriptor = text.partition(":")
+    return int(index), int(descriptor)
 
 
 def run_edgecore(argv: Sequence[str]) -> int:

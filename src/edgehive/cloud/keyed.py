@@ -18,7 +18,18 @@ class KeyedQueue(Generic[_Item]):
     submitting more (overflow policy: block the producer).
     """
 
-    __slots__ = ("_active", "_closed", "_limit", "_parallel", "_queues", "_ready", "_room", "_size", "_start", "_work")
+    __slots__ = (
+        "_active",
+        "_closed",
+        "_limit",
+        "_parallel",
+        "_queues",
+        "_ready",
+        "_room",
+        "_size",
+        "_start",
+        "_work",
+    )
 
     def __init__(
         self,

@@ -202,7 +202,7 @@ class Worker:
             "edgehive",
             "cloudcore",
             *self._arguments,
-            f"--worker-fd={descriptor}",
+            f"--worker={self.index}:{descriptor}",
             pass_fds=(descriptor,),
             env=environment,
         )
@@ -219,7 +219,7 @@ class Worker:
             writer.close()
 
 
-async def run_worker(config: CloudCoreConfig, descriptor: int) -> None:
+async def run_worker(config: CloudCoreConfig, index: int, descriptor: int) -> None:
     """A worker's own life: serve until cancelled or until the parent is gone."""
     from edgehive.cloud.app import CloudCore
 
@@ -230,7 +230,7 @@ async def run_worker(config: CloudCoreConfig, descriptor: int) -> None:
         def ready(_: str) -> None:
             writer.write(f"{core.ports.monitor}\n".encode())
 
-        core = CloudCore(config, on_ready=ready, worker=True)
+        core = CloudCore(config, on_ready=ready, worker=index)
         try:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(core.run())
