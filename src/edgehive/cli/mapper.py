@@ -7,7 +7,13 @@ from pathlib import Path
 
 from edgehive.cli.console import Console
 
-_SHIPPED = {"virtual": "VirtualDriver", "modbus": "ModbusDriver", "http": "HttpDriver", "mqtt": "MqttDriver"}
+_SHIPPED = {
+    "virtual": "VirtualDriver",
+    "modbus": "ModbusDriver",
+    "http": "HttpDriver",
+    "mqtt": "MqttDriver",
+    "opcua": "OpcuaDriver",
+}
 
 
 def run_mapper_command(argv: Sequence[str]) -> int:
