@@ -155,7 +155,7 @@ async def test_missing_things_are_named_and_nothing_is_made_of_them(
             "non-existent configmap key: z",
         ),
         ({"secret": {"secretName": "sec", "items": [{"key": "pw", "path": "../up"}]}}, "may not be called"),
-        ({"nfs": {"server": "x", "path": "/"}}, "kind nfs are not supported"),
+        ({"iscsi": {"iqn": "x", "lun": 0}}, "kind iscsi are not supported"),
     ]:
         with pytest.raises(RuntimeFailure, match=text) as caught:
             await manager.mount(pod([{"name": "v"} | source]), FACTS)
