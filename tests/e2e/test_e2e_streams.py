@@ -108,7 +108,10 @@ def test_cp_goes_there_and_back(noisy: Installation, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(os.urandom(100_000))
     target = f"/tmp/edgehive-{os.getpid()}"  # noqa: S108 - inside of the pod
-    assert kubectl(noisy, "cp", str(there), f"noisy:{target}")[0] == 0
+    prepare = 'command -v tar || ln -s "$(command -v busybox)" /bin/tar; mkdir -p /tmp'  # a bare image
+    kubectl(noisy, "exec", "noisy", "--", "sh", "-c", prepare)
+    code, _, error = kubectl(noisy, "cp", str(there), f"noisy:{target}")
+    assert code == 0, error
     assert kubectl(noisy, "cp", f"noisy:{target}", str(back))[0] == 0
     assert back.read_bytes() == there.read_bytes()
     kubectl(noisy, "exec", "noisy", "--", "rm", target)
