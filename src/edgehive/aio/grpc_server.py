@@ -6,6 +6,7 @@ size, calls under way, connections, and the time of a call (the smaller of the p
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -24,7 +25,7 @@ import h2.exceptions
 import h2.settings
 
 from edgehive.aio.grpc import DEADLINE_EXCEEDED, OK, UNIMPLEMENTED, UNKNOWN, GrpcError
-from edgehive.kit.errors import EdgehiveError, ProtocolError
+from edgehive.kit.errors import EdgehiveError, ProtocolError, UserError
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -255,11 +256,17 @@ class GrpcServer:
         """Take over the socket's path and bind; a file that is no socket is left alone.
 
         Raises:
-            OSError: the path cannot be used.
+            UserError: the path cannot be used.
         """
+        try:
+            self._socket = self._bound()
+        except OSError as exc:
+            raise UserError(f"the socket {self._path} cannot be used: {exc.strerror or exc}") from exc
+
+    def _bound(self) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise FileExistsError(f"{self._path} is there and is not a socket")
+                raise FileExistsError(errno.EEXIST, "it is there and is not a socket")
             self._path.unlink()
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -274,7 +281,7 @@ class GrpcServer:
         except OSError:
             sock.close()
             raise
-        self._socket = sock
+        return sock
 
     async def run(self) -> None:
         """Serve until cancelled; calls under way are then cancelled and the socket removed."""
