@@ -6,11 +6,11 @@ from edgehive.aio.http import Request, Response
 from edgehive.aio.rawhttp import SocketStream, ask
 from edgehive.edge.cri import CriRuntime
 from edgehive.edge.kubelet_logs import BadQuery
+from edgehive.edge.kubelet_streams import streams_of
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo
 from edgehive.kit.errors import ProtocolError
 
 _PASSED = ("connection", "upgrade", "x-stream-protocol-version", "origin")
-_TRUE = ("1", "true")
 
 
 class CriStreams:
@@ -38,20 +38,6 @@ class CriStreams:
         """Forward to ports inside of the sandbox."""
         ports = [int(p) for p in request.query.get("ports", ()) if p.isdigit() and len(p) < 6]
         return await _pass_on(request, await self._runtime.port_forward_url(sandbox.id, ports))
-
-
-def streams_of(request: Request) -> dict[str, bool]:
-    """Which streams the client wants, in the kubelet's spelling of the parameters; raises `BadQuery`."""
-    tty = request.param("tty") in _TRUE
-    wanted = {
-        "stdin": request.param("input") in _TRUE,
-        "stdout": request.param("output") in _TRUE,
-        "stderr": request.param("error") in _TRUE and not tty,  # a terminal has one output
-        "tty": tty,
-    }
-    if not (wanted["stdin"] or wanted["stdout"] or wanted["stderr"]):
-        raise BadQuery("you must specify at least 1 of stdin, stdout, stderr")
-    return wanted
 
 
 async def _pass_on(request: Request, url: str) -> Response:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from edgehive.aio.http import Request, Response
 from edgehive.aio.remotecommand import STDERR, STDOUT, Command, Session, websocket_response
 from edgehive.aio.spdy import port_forward_response, spdy_command_response
-from edgehive.edge.kubelet_cri import streams_of
 from edgehive.edge.kubelet_logs import BadQuery
+from edgehive.edge.kubelet_streams import streams_of
 from edgehive.edge.process import ProcessRuntime
 from edgehive.edge.process_host import signal_group
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo

@@ -1,6 +1,6 @@
 """Choose the container runtime by ``tailoredKubeletConfig.containerRuntimeEndpoint``."""
 
-import secrets
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def open_runtime(
     node_ip: str,
     root_directory: Path,
     clock: Callable[[], float],
-    new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+    new_id: Callable[[], str] = lambda: os.urandom(16).hex(),
 ) -> Runtime:
     """Return the runtime at `endpoint`; nothing is contacted yet.
 

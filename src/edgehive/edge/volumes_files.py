@@ -7,7 +7,6 @@ directory is never replaced: containers have it mounted.
 
 import errno
 import os
-import secrets
 import shutil
 import subprocess
 import time
@@ -27,7 +26,7 @@ def write_files(directory: Path, files: Mapping[str, FileContent], group: int | 
         return False
     old = link.readlink().name if link.is_symlink() else ""
     _remove_others(directory, {old})  # what a write that never completed has left
-    stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + secrets.token_hex(5)
+    stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime()) + os.urandom(5).hex()
     try:
         _write_all(directory / stamp, files, group)
     except OSError:
