@@ -108,7 +108,7 @@ def test_cp_goes_there_and_back(noisy: Installation, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.write_bytes(os.urandom(100_000))
     target = f"/tmp/edgehive-{os.getpid()}"  # noqa: S108 - inside of the pod
-    prepare = 'command -v tar || ln -s "$(command -v busybox)" /bin/tar; mkdir -p /tmp'  # a bare image
+    prepare = '[ -e /bin/tar ] || [ -e /usr/bin/tar ] || ln -s "$(command -v busybox)" /bin/tar; mkdir -p /tmp'  # a bare image
     kubectl(noisy, "exec", "noisy", "--", "sh", "-c", prepare)
     code, _, error = kubectl(noisy, "cp", str(there), f"noisy:{target}")
     assert code == 0, error
