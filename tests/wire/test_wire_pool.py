@@ -392,3 +392,15 @@ def test_random_histories_keep_the_order(history: list[tuple[str, str, int]]) ->
         pool.handle_timer(now)
     assert pool.depth == 0
     assert pool.in_flight == 0
+
+
+def test_answers_to_a_peer_that_asks_in_a_loop_are_bounded() -> None:
+    pool = NodeMessagePool()
+    answers = [answer(version=5) for _ in range(500)]
+    for message in answers:
+        pool.offer(message, 0)
+    delivered = []
+    while taken := sent(pool):
+        delivered += taken
+        assert ack(pool, taken[0])
+    assert delivered == answers[-16:]

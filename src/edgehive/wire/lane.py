@@ -6,6 +6,9 @@ from enum import Enum
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import POD
 
+_ANSWERS = 16
+"""Answers about one object that wait for their turn; more is a peer that asks in a loop, and the oldest goes."""
+
 
 class Verdict(Enum):
     """What became of an offered message."""
@@ -114,7 +117,10 @@ class Lane:
         if message.version and message.version < max(self.version, self.answered):
             return Verdict.STALE
         self.answered = max(self.answered, message.version)
-        return self._append(message, replaced=False)
+        replaced = sum(m.is_response for m in self.queue) >= _ANSWERS
+        if replaced:
+            self.queue.remove(next(m for m in self.queue if m.is_response))  # whoever asked, asks again
+        return self._append(message, replaced)
 
     def _offer_delete(self, message: Outbound) -> Verdict:
         if self.gone:
