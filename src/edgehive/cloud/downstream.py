@@ -15,10 +15,9 @@ from edgehive.kube.reflector import CachedObject, Change
 from edgehive.kube.refs import CONFIGMAPS, SECRETS
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
-from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord, parse_sync
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,8 @@ from edgehive.kube.status import ApiStatus, bad_request, forbidden
 from edgehive.wire import application as apps
 from edgehive.wire.application import Application, PatchInfo, ResourceKey
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
-from edgehive.wire.message import MALFORMED, Message
+from edgehive.wire.message import MALFORMED, Message, Stamp
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

@@ -25,9 +25,8 @@ from edgehive.kube.refs import GVR
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus
 from edgehive.wire.application import Application, event_message
-from edgehive.wire.message import DELETE, INSERT, UPDATE
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Stamp
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

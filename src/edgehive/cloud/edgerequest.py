@@ -17,9 +17,8 @@ from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
-from edgehive.wire.message import OK, RESPONSE, Message, content_data
+from edgehive.wire.message import OK, RESPONSE, Message, Stamp, content_data
 from edgehive.wire.resource import Resource
-from edgehive.wire.session import Stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from edgehive.wire.endpoint import (
     Subject,
     check_upgrade,
 )
+from edgehive.wire.message import MAX_FRAME
 from edgehive.wire.refusal import Refused
-from edgehive.wire.session import MAX_FRAME
 
 log = logging.getLogger(__name__)
 

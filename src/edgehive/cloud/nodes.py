@@ -18,7 +18,7 @@ from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.wire.classify import EDGE_CONTROLLER
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown, World
-from edgehive.wire.message import DELETE, Message
+from edgehive.wire.message import DELETE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits
@@ -30,7 +30,6 @@ from edgehive.wire.session import (
     Keepalive,
     NodeSession,
     SessionEvent,
-    Stamp,
     TaskReport,
     Upload,
     Upstream,

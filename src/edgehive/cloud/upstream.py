@@ -24,8 +24,7 @@ from edgehive.kit.text import safe_label
 from edgehive.kube.refs import is_dns_subdomain
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire import resource as res
-from edgehive.wire.message import DELETE, INSERT, PATCH, QUERY, UPDATE, Message
-from edgehive.wire.session import Stamp
+from edgehive.wire.message import DELETE, INSERT, PATCH, QUERY, UPDATE, Message, Stamp
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,8 @@ import msgspec
 
 from edgehive.edge.node_status import timestamp
 from edgehive.wire import resource as res
-from edgehive.wire.message import INSERT, PATCH, Message
+from edgehive.wire.message import INSERT, PATCH, Message, Stamp
 from edgehive.wire.resource import format_resource
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from edgehive.wire.message import (
     RESPONSE,
     UPDATE,
     Message,
+    Stamp,
     decode_message,
     encode_message,
 )
-from edgehive.wire.session import Stamp
 
 _LEASES: Final = "kube-node-lease"
 _LEASE_SECONDS: Final = 40

@@ -27,9 +27,8 @@ from edgehive.wire.edgelink import (
     SendPing,
 )
 from edgehive.wire.endpoint import upgrade_headers, upgrade_path
-from edgehive.wire.message import Message
+from edgehive.wire.message import Message, Stamp
 from edgehive.wire.outbox import Entry, Settled
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, not_found
 from edgehive.wire import resource as res
-from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, content_data
+from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, Stamp, content_data
 from edgehive.wire.outbox import Entry, Settled
 from edgehive.wire.resource import find_resource, format_resource
 from edgehive.wire.rows import (
@@ -46,7 +46,6 @@ from edgehive.wire.rows import (
     plan_incoming,
     store_failure,
 )
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

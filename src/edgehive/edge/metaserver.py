@@ -27,8 +27,7 @@ from edgehive.wire import classify as cls
 from edgehive.wire import resource as res
 from edgehive.wire.application import ResourceKey
 from edgehive.wire.kinds import kind_to_resource
-from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, content_data
-from edgehive.wire.session import Stamp
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp, content_data
 
 if TYPE_CHECKING:
     from edgehive.edge.metaserver_face import MetaFace

@@ -22,9 +22,8 @@ from edgehive.kube.refs import GVR
 from edgehive.kube.status import ApiStatus
 from edgehive.wire import application as apps
 from edgehive.wire.application import Application, ResourceKey
-from edgehive.wire.message import Message
+from edgehive.wire.message import Message, Stamp
 from edgehive.wire.outbound import parse_version
-from edgehive.wire.session import Stamp
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,8 @@ from edgehive.kube.refs import GVR
 from edgehive.kube.status import ApiStatus
 from edgehive.wire import classify as cls
 from edgehive.wire.kinds import resource_to_kind
-from edgehive.wire.message import MALFORMED, Message, content_data
+from edgehive.wire.message import MALFORMED, Message, Stamp, content_data
 from edgehive.wire.resource import APPLICATION_REPLY, NULL, WATCH_SYNC, format_resource
-from edgehive.wire.session import Stamp
 
 GET, LIST, WATCH = "get", "list", "watch"
 CREATE, UPDATE, UPDATE_STATUS, PATCH, DELETE = "create", "update", "updatestatus", "patch", "delete"

@@ -22,11 +22,12 @@ from edgehive.wire.desired import (
     name_of_record,
     object_message,
 )
+from edgehive.wire.message import Stamp
 from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
 from edgehive.wire.resource import NODE, POD
-from edgehive.wire.session import NodeSession, Stamp
+from edgehive.wire.session import NodeSession
 
 __all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Unknown", "World", "orphaned"]
 

@@ -7,11 +7,10 @@ from typing import Final, Protocol
 import msgspec
 
 from edgehive.wire import classify as cls
-from edgehive.wire.message import DELETE, INSERT, UPDATE, Message
+from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import NODE, SECRET, format_resource
-from edgehive.wire.session import Stamp
 
 _SOURCES: Final = {
     "Device": cls.DEVICE_CONTROLLER,

@@ -15,10 +15,9 @@ from typing import Final
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError
 from edgehive.wire import classify as cls
-from edgehive.wire.message import KEEPALIVE, Message, decode_message, encode_message
+from edgehive.wire.message import KEEPALIVE, MAX_FRAME, Message, Stamp, decode_message, encode_message
 from edgehive.wire.outbox import Entry, Outbox, Settled
 from edgehive.wire.resource import KEEPALIVE_RESOURCE
-from edgehive.wire.session import MAX_FRAME, Stamp
 
 
 @dataclass(frozen=True, slots=True)

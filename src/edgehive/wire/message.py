@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, NoReturn
 
@@ -21,6 +21,12 @@ RESPONSE = "response"
 ERROR = "error"
 UPLOAD = "upload"
 KEEPALIVE = "keepalive"
+
+MAX_FRAME = 32 << 20
+"""Largest message we accept, in bytes; the original has no limit on WebSocket and 32 MiB on QUIC."""
+
+Stamp = Callable[[], tuple[str, int]]
+"""Makes a new message id and the wall clock in milliseconds."""
 
 OK = b'"OK"'
 """The content of an acknowledgement."""

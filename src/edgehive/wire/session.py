@@ -4,7 +4,6 @@ A shell feeds frames in and writes frames out; everything worth knowing comes ou
 not names: closing an old one cannot touch the new session of the same node.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,9 +17,11 @@ from edgehive.wire.message import (
     ERROR,
     INSERT,
     KEEPALIVE,
+    MAX_FRAME,
     RESPONSE,
     UPLOAD,
     Message,
+    Stamp,
     decode_message,
     encode_message,
 )
@@ -29,12 +30,6 @@ from edgehive.wire.pool import Delivered, GivenUp, NodeMessagePool, PoolLimits, 
 
 KEEPALIVE_TIMEOUT = 30.0
 """Seconds without any valid message after which a session is dead (an edge sends a keepalive every 15)."""
-
-MAX_FRAME = 32 << 20
-"""Largest message we accept, in bytes; the original has no limit on WebSocket and 32 MiB on QUIC."""
-
-Stamp = Callable[[], tuple[str, int]]
-"""Makes a new message id and the wall clock in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
