@@ -228,7 +228,7 @@ async def test_subresources(admin, pod):
     assert (await admin.ask("POST", f"{NS}/bindings", legacy))[0] == 201
     assert (await admin.ask("POST", f"{NS}/pods/p/eviction", {"metadata": {"name": "p"}}))[0] == 201
     assert (await admin.ask("GET", f"{NS}/pods/p"))[1]["metadata"]["deletionTimestamp"]
-    assert (await admin.ask("GET", f"{NS}/pods/p/log"))[0] == 404
+    assert (await admin.ask("GET", f"{NS}/pods/p/log"))[0] == 503
     assert (await admin.ask("GET", f"{NS}/pods/p/binding"))[0] == 405
     assert (await admin.ask("PUT", f"{NS}/pods", {}))[0] == 405
 

@@ -6,7 +6,6 @@ otherwise, and in addition, they are reachable below ``$EDGEHIVE_ROOT``, which i
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -24,6 +23,7 @@ from edgehive.edge.process_host import (
     link_mounts,
     may_unshare,
     missing_paths,
+    remove_mount_points,
     process_usage,
     send_signal,
     signal_group,
@@ -365,13 +365,7 @@ class ProcessRuntime:
             elif path not in users[0].made_paths:
                 users[0].made_paths.append(path)
                 self._state.save_container(users[0])
-        for path in sorted(left, reverse=True):
-            with contextlib.suppress(OSError):
-                target = Path(path)
-                if target.is_dir():
-                    target.rmdir()
-                elif target.is_file() and target.stat().st_size == 0:
-                    target.unlink()
+        remove_mount_points(left)
 
     async def list_containers(self, pod_uid: str = "") -> Sequence[ContainerInfo]:
         self._open()

@@ -47,6 +47,17 @@ def missing_paths(paths: Sequence[str]) -> list[str]:
     return missing
 
 
+def remove_mount_points(paths: Sequence[str]) -> None:
+    """Remove empty directories and files that were made to mount something there."""
+    for path in sorted(paths, reverse=True):
+        with contextlib.suppress(OSError):
+            target = Path(path)
+            if target.is_dir():
+                target.rmdir()
+            elif target.is_file() and target.stat().st_size == 0:
+                target.unlink()
+
+
 def link_mounts(root: Path, mounts: Sequence[Mount]) -> None:
     """Make every mount reachable below `root` by a symlink."""
     for mount in sorted(mounts, key=lambda m: m.container_path):
