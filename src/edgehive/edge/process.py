@@ -23,8 +23,8 @@ from edgehive.edge.process_host import (
     link_mounts,
     may_unshare,
     missing_paths,
-    remove_mount_points,
     process_usage,
+    remove_mount_points,
     send_signal,
     signal_group,
     user_prefix,
@@ -221,15 +221,8 @@ class ProcessRuntime:
 
     def _sandbox_info(self, record: SandboxRecord) -> SandboxInfo:
         ready = record.boot == self._boot and not record.stopped
-        return SandboxInfo(
-            record.id,
-            ready,
-            record.created_at,
-            record.labels,
-            record.annotations,
-            self._node_ip,
-            record.attempt,
-        )
+        named = (record.labels, record.annotations, self._node_ip, record.attempt)
+        return SandboxInfo(record.id, ready, record.created_at, *named)
 
     # --- containers -------------------------------------------------------------------------------------
 
@@ -444,9 +437,8 @@ class ProcessRuntime:
         return inner
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
-        inner = self.exec_arguments(container_id, command)
         process = await asyncio.create_subprocess_exec(
-            *inner,
+            *self.exec_arguments(container_id, command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
