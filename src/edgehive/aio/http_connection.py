@@ -89,7 +89,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self._raw is not None:
             self._raw.feed_eof()
-            return True
+            # TLS has no half-open connections: asyncio would only complain that it cannot keep this one.
+            return self.transport.get_extra_info("ssl_object") is None
         return False
 
     def get_buffer(self, sizehint: int) -> memoryview:
