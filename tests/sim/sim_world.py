@@ -153,11 +153,11 @@ class World:
 
     def join_again(self, node: str) -> None:
         """The token join of a node that exists: its records go back to 0 before it gets its certificate."""
-        for cloud in self.clouds:
-            for record in self.api.syncs.values():
-                if record.key.node == node:
-                    cloud.writer.forget(record.key)
-        for write in reset_plan([r for r in self.api.syncs.values() if r.key.node == node]):
+        records = [record for record in self.api.syncs.values() if record.key.node == node]
+        if not all([cloud.writer.forget(record.key) for cloud in self.clouds for record in records]):
+            self.sim.at(0.02, partial(self.join_again, node))
+            return
+        for write in reset_plan(records):
             self.api.write(write)
 
     def api_back(self) -> None:

@@ -224,12 +224,21 @@ def test_a_node_that_joins_anew_is_reset_and_what_was_planned_is_forgotten() -> 
     assert reset_plan([known, record(1)]) == [RecordSync(KEY, "0")]
     writer = SyncWriter(interval=0.5)
     writer.acknowledged(RECORD, "8", 0.0)
-    writer.forget(KEY)
+    assert writer.forget(KEY)
     assert writer.take(1.0) == []
+
+
+@pytest.mark.parametrize("answer", [0, 200, 404, 500])
+def test_a_write_on_its_way_is_waited_for_before_a_reset(answer: int) -> None:
+    writer = SyncWriter(interval=0.5)
     writer.acknowledged(RECORD, "9", 1.0)
     (write,) = writer.take(1.5)
-    writer.forget(KEY)
+    assert not writer.forget(KEY), "it could land after the reset"
+    if answer == 200:
+        writer.done(write, 2.0)
+    else:
+        assert not writer.failed(write, answer, 2.0)
     assert writer.busy == 0
-    writer.done(write, 2.0)
-    assert not writer.failed(write, 500, 2.0)
     assert not writer.pending(KEY)
+    assert writer.forget(KEY)
+    assert writer.take(60.0) == []

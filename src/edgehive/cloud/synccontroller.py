@@ -29,6 +29,7 @@ from edgehive.wire.objectsync import (
 
 log = logging.getLogger(__name__)
 
+_FORGET_PAUSE = 0.02
 _ORPHAN_PERIOD = 60.0
 _DELETE_NOW = b'{"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":0}'
 
@@ -146,7 +147,10 @@ class SyncController:
         For a node that has joined anew with an empty database. The records themselves stay: deletes that it has
         missed are still found by them.
         """
-        for record in self._records.of(node):
+        records = self._records.of(node)
+        while not all([self._writer.forget(record.key) for record in records]):
+            await asyncio.sleep(_FORGET_PAUSE)  # a write on its way must not undo what is done here
+        for record in records:
             options = WriteOptions(
                 namespace=record.key.namespace, field_manager="cloudcore", subresource="status"
             )

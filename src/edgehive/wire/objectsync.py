@@ -273,13 +273,19 @@ class SyncWriter:
         job.create, job.version, job.delete = False, "", True
         self._schedule(job, now)
 
-    def forget(self, key: SyncKey) -> None:
-        """Plan nothing more for `key` (its node joins anew, and `reset_plan` is about to be carried out)."""
-        job = self._jobs.pop(key, None)
-        if job is not None:
-            job.entry = 0
-            if job.busy is not None:
-                self._busy -= 1
+    def forget(self, key: SyncKey) -> bool:
+        """Plan nothing more for `key`: its node joins anew, and `reset_plan` is about to be carried out.
+
+        False while a write of it is on its way: it could land after the reset. Ask again once that is answered.
+        """
+        job = self._jobs.get(key)
+        if job is None:
+            return True
+        job.entry = 0
+        job.create, job.version, job.delete = False, "", False
+        if job.busy is None:
+            del self._jobs[key]
+        return job.busy is None
 
     def pending(self, key: SyncKey) -> bool:
         """Whether something is still to be written for `key`."""
@@ -337,6 +343,9 @@ class SyncWriter:
         if job is None:
             return False
         self.stats.failures += 1
+        if not job.wanted:  # forgotten meanwhile
+            self._carry_on(job, now)
+            return False
         again = True
         if code == 404 and isinstance(write, RecordSync):
             job.create = not job.delete
