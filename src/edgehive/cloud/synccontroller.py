@@ -29,7 +29,6 @@ from edgehive.wire.objectsync import (
 
 log = logging.getLogger(__name__)
 
-_FORGET_PAUSE = 0.02
 _ORPHAN_PERIOD = 60.0
 _DELETE_NOW = b'{"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":0}'
 
@@ -68,6 +67,7 @@ class SyncController:
         self._records = records
         self._nodes = nodes
         self._wake = asyncio.Event()
+        self._answered = asyncio.Event()  # set whenever a write has been answered
         self._suspects: frozenset[str] = frozenset()
         self._failing = False
         self._planned = float("inf")
@@ -119,6 +119,7 @@ class SyncController:
             self._writer.done(write, loop.time())
             if isinstance(write, CreateSync):
                 self._nodes().record_created(write.record)
+        self._answered.set()
         self._wake.set()
 
     async def _write(self, write: SyncWrite) -> None:
@@ -149,7 +150,8 @@ class SyncController:
         """
         records = self._records.of(node)
         while not all([self._writer.forget(record.key) for record in records]):
-            await asyncio.sleep(_FORGET_PAUSE)  # a write on its way must not undo what is done here
+            self._answered.clear()  # a write on its way must not undo what is done here
+            await self._answered.wait()
         for record in records:
             options = WriteOptions(
                 namespace=record.key.namespace, field_manager="cloudcore", subresource="status"
