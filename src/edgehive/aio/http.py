@@ -18,6 +18,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from edgehive.aio.http_connection import Connection
 from edgehive.aio.http_messages import BODY_LIMIT, HttpError, RawConnection, Request, Response
@@ -29,6 +30,17 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 _READ_BUFFER = 64 * 1024
+
+
+async def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """Family and address to bind; only a name needs the resolver, and the thread that asyncio starts for it."""
+    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=passive | socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=passive)
+    family, _, _, _, address = found[0]
+    return family, address
 
 
 class HttpServer:
@@ -77,9 +89,7 @@ class HttpServer:
         Raises:
             OSError: the address is in use or not ours.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
+        family, address = await _resolve(host, port)
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
