@@ -33,6 +33,7 @@ from edgehive.wire.tunnel import (
 
 log = logging.getLogger(__name__)
 
+_JOIN_PAUSE = 0.1
 _PING_EVERY = 5.0
 _SILENCE = 30.0
 _MAX_CONNECTIONS = 256
@@ -49,6 +50,10 @@ class StreamSettings:
     local_port: int
     """The node's kubelet API on loopback."""
     handshake_timeout: float = 30.0
+
+
+class _NotJoined(Exception):
+    """There is no certificate yet."""
 
 
 class EdgeStream:
@@ -72,23 +77,25 @@ class EdgeStream:
     async def run(self) -> None:
         """Dial and serve, again and again."""
         while True:
+            pause = 0.0
             try:
                 await self._session()
+            except _NotJoined:
+                pause = _JOIN_PAUSE  # the first `kubectl logs` of a new node must not meet a back-off
             except EdgehiveError as exc:
                 if str(exc) != self._complaint:  # once, not every few seconds of an outage
                     self._complaint = str(exc)
                     log.warning("tunnel: %s", safe_label(self._complaint, 300))
             finally:
                 self.connected = False
-            await asyncio.sleep(self._backoff.next())
+            await asyncio.sleep(pause or self._backoff.next())
 
     async def _session(self) -> None:
         where = self._settings
         try:
             tls = self._tls()
-        except FileNotFoundError:
-            log.debug("tunnel: the node has not joined yet")
-            return
+        except FileNotFoundError as exc:
+            raise _NotJoined from exc
         except OSError as exc:
             raise Unreachable(f"the tunnel's certificate cannot be used: {exc.strerror or exc}") from exc
         socket = await SocketStream.connect(where.host, where.port, tls=tls, timeout=where.handshake_timeout)
