@@ -252,6 +252,9 @@ async def test_nonsense_is_refused_or_ignored_and_the_session_lives(lab: Any, ap
         ("query", "default/configmap/UPPER CASE", None),
         ("update", "default/podstatus/p", "not json"),
         ("update", "null/nodestatus/edge-1", {"Status": 5}),
+        ("insert", "null/node/edge-1", "[" * 200_000),
+        ("update", "default/podstatus/p", '{"a":' * 200_000),
+        ("insert", "kube-node-lease/lease/edge-1", "[" * 200_000),
         ("query", "null/configmap/x", None),
     ]:
         assert status_of(await edge.ask(operation, resource, body))["code"] == 400, (operation, resource)

@@ -1,6 +1,6 @@
 """X.509 with `cryptography`: CAs, server and client certificates, CSR signing.
 
-The profiles of KubeEdge's own CA, server and edge certificates are wire facts (wire.md 4.1): EC P-256,
+The profiles of KubeEdge's own CA, server and edge certificates are wire facts: EC P-256,
 SEC1 keys, ecdsa-with-SHA256. Never imported by a running edgecore (10 MB): the edge makes its key and CSR
 in a short-lived child process.
 """

@@ -17,7 +17,7 @@ from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
-from edgehive.wire.message import OK, RESPONSE, Message, Stamp, content_data
+from edgehive.wire.message import MALFORMED, OK, RESPONSE, Message, Stamp, content_data
 from edgehive.wire.resource import Resource
 
 
@@ -82,7 +82,7 @@ class EdgeRequest:
         """
         try:
             return msgspec.json.decode(self.data(), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except MALFORMED as exc:
             raise bad_request(f"the content is not a {self.target.type} object") from exc
 
     def answer(self, content: bytes, *, version: str = "") -> Message:
@@ -146,7 +146,7 @@ def version_of(raw: bytes) -> str:
     """The resourceVersion of an object; "" when it has none or one that an original could not parse."""
     try:
         text = decode_partial(raw).metadata.resource_version
-    except msgspec.DecodeError:
+    except MALFORMED:
         return ""
     return text if text.isascii() and text.isdigit() else ""
 

@@ -13,7 +13,7 @@ from edgehive.kube.refs import PODS
 from edgehive.kube.status import ApiStatus, bad_request, forbidden
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
-from edgehive.wire.message import DELETE, Message
+from edgehive.wire.message import DELETE, MALFORMED, Message
 
 _KEPT_CONDITIONS = ("Ready", "Initialized")
 
@@ -77,7 +77,7 @@ class PodRequests:
         """``podstatus`` of old edges: one report, or a list of them; an answer for each."""
         try:
             data = msgspec.json.decode(request.data())
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except MALFORMED as exc:
             raise bad_request("the content is not a pod status") from exc
         answers: list[Message] = []
         for entry in data if isinstance(data, list) else [data]:
@@ -131,7 +131,7 @@ class PodRequests:
 def _delete_options(request: EdgeRequest) -> bytes:
     try:
         content = msgspec.json.decode(request.message.content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except MALFORMED as exc:
         raise bad_request("the content is not JSON") from exc
     if isinstance(content, str) and not content.lstrip().startswith("{"):
         # Edges before v1.13 send the UID alone.
