@@ -1,28 +1,19 @@
-"""Reading, checking and printing cloudcore's configuration file.
+"""Reading, checking and printing cloudcore's configuration file. The file is never written."""
 
-The file is laid over the defaults. A value of the wrong type is refused with the path of its key; an unknown
-key is reported with the nearest known one and otherwise ignored, because files of newer KubeEdge must keep
-working. The file is never written.
-"""
-
-import difflib
 import ipaddress
 import socket
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
-from edgehive.cloud.config import KIND, CloudCoreConfig, CloudStream, Section
-from edgehive.kit.errors import UserError
+from edgehive.aio.configfile import adopt_config, dump_yaml, read_config, refuse_failed
+from edgehive.cloud.config import KIND, CloudCoreConfig, CloudStream
 from edgehive.kit.text import safe_label
 
 _GATES = ("requireAuthorization", "moduleRestart", "disableNodeTaskV1alpha2")
-_HINT = "print all keys with their defaults: cloudcore --defaultconfig"
+_PROGRAM = "cloudcore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +30,7 @@ def load_config(path: Path) -> LoadedConfig:
     Raises:
         UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as exc:
-        raise UserError(
-            f"the configuration file {path} does not exist",
-            hint=f"make one with: cloudcore --minconfig > {path}",
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UserError(f"the configuration file {path} cannot be read: {exc}") from exc
-    return parse_config(text, origin=str(path))
+    return parse_config(read_config(path, program=_PROGRAM), origin=str(path))
 
 
 def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
@@ -57,52 +39,10 @@ def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfi
     Raises:
         UserError: not YAML, a wrong type or an impossible value.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise UserError(f"{origin} is not valid YAML: {exc}") from exc
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise UserError(f"{origin} must be a mapping of keys, not a {_type_name(data)}", hint=_HINT)
-    warnings: list[str] = []
-    known = _adopt(data, CloudCoreConfig, "", warnings)
-    try:
-        config = msgspec.convert(known, type=CloudCoreConfig)
-    except msgspec.ValidationError as exc:
-        raise UserError(f"{origin}: {_readable(str(exc))}", hint=_HINT) from exc
+    config, warnings = adopt_config(text, CloudCoreConfig, origin=origin, program=_PROGRAM)
     config = with_local_defaults(config)
     warnings += _validate(config, origin)
     return LoadedConfig(config, tuple(warnings))
-
-
-def _type_name(value: object) -> str:
-    names = {str: "text", list: "list", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _readable(message: str) -> str:
-    what, _, where = message.partition(" - at ")
-    return f"{where.strip('`').removeprefix('$.') or 'the file'}: {what[:1].lower()}{what[1:]}"
-
-
-def _adopt(data: Mapping[Any, Any], kind: type[Section], path: str, warnings: list[str]) -> dict[str, Any]:
-    """Keep the keys that `kind` has: any letter case as Go reads them, nulls left to the default."""
-    hints = typing.get_type_hints(kind)
-    fields = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
-    by_case = {name.lower(): name for name in fields}
-    known: dict[str, Any] = {}
-    for key, value in data.items():
-        name = key if key in fields else by_case.get(str(key).lower())
-        if name is None:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
-            meant = f"; did you mean {path}{near[0]}?" if near else ""
-            warnings.append(f"unknown key {path}{safe_label(key)} is ignored{meant}")
-        elif value is not None:
-            inner = hints[fields[name]]
-            nested = isinstance(inner, type) and issubclass(inner, Section) and isinstance(value, dict)
-            known[name] = _adopt(value, inner, f"{path}{name}.", warnings) if nested else value
-    return known
 
 
 def with_local_defaults(config: CloudCoreConfig) -> CloudCoreConfig:
@@ -190,9 +130,7 @@ def _validate(config: CloudCoreConfig, origin: str) -> list[str]:
         for gate in config.feature_gates
     ]
     checks += _stream_checks(config.modules.cloud_stream)
-    for fine, key, message in checks:
-        if not fine:
-            raise UserError(f"{origin}: {key}: {message}", hint=_HINT)
+    refuse_failed(checks, origin=origin, program=_PROGRAM)
     modules = config.modules
     absent = {
         "router": modules.router.enable,
@@ -230,7 +168,7 @@ def _plain(config: CloudCoreConfig) -> Any:
 def default_config_yaml() -> str:
     """Every key with its default."""
     header = "# Every key of cloudcore with its default value; KubeEdge's own names.\n"
-    return header + _dump(_plain(with_local_defaults(CloudCoreConfig())))
+    return header + dump_yaml(_plain(with_local_defaults(CloudCoreConfig())))
 
 
 def min_config_yaml() -> str:
@@ -243,7 +181,7 @@ def min_config_yaml() -> str:
         "# cloudcore: set advertiseAddress to what edges reach this machine by, then start it.\n"
         "# All keys: cloudcore --defaultconfig\n"
     )
-    return header + _dump(
+    return header + dump_yaml(
         {
             "apiVersion": config["apiVersion"],
             "kind": config["kind"],
@@ -255,8 +193,3 @@ def min_config_yaml() -> str:
             },
         }
     )
-
-
-def _dump(data: Any) -> str:
-    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True)
-    return text

@@ -1,7 +1,6 @@
 """Reading, checking and printing edgecore's configuration file.
 
-The file is laid over the defaults. A value of the wrong type is refused with the path of its key; an
-unknown key is reported with the nearest known one. The file is never rewritten, with one exception that
+The file is never rewritten, with one exception that
 KubeEdge makes too: a join token that was used is blanked (`forget_token`), here without touching any
 other byte.
 """
@@ -10,7 +9,6 @@ import logging
 import os
 import re
 import socket
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from edgehive.edge.config import API_VERSION, KIND, EdgeCoreConfig, Section
-from edgehive.edge.config_kubelet import KubeletConfig
+from edgehive.aio.configfile import adopt_config, dump_yaml, read_config, refuse_failed
+from edgehive.edge.config import API_VERSION, KIND, EdgeCoreConfig
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.kit.errors import UserError
 from edgehive.kit.text import safe_label
@@ -27,6 +25,7 @@ from edgehive.kube.refs import is_dns_subdomain
 
 log = logging.getLogger(__name__)
 
+_PROGRAM = "edgecore"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 
@@ -45,16 +44,7 @@ def load_config(path: Path) -> LoadedConfig:
     Raises:
         UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as exc:
-        raise UserError(
-            f"the configuration file {path} does not exist",
-            hint=f"make one with: edgecore --minconfig > {path}",
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UserError(f"the configuration file {path} cannot be read: {exc}") from exc
-    return parse_config(text, origin=str(path))
+    return parse_config(read_config(path, program=_PROGRAM), origin=str(path))
 
 
 def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
@@ -63,61 +53,10 @@ def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfi
     Raises:
         UserError: not YAML, a wrong type or an impossible value.
     """
-    import yaml  # used once: edgecore's other parts never need it
-
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise UserError(f"{origin} is not valid YAML: {exc}") from exc
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise UserError(f"{origin} must be a mapping of keys, not a {_json_type(data)}")
-    warnings: list[str] = []
-    known = _adopt(data, EdgeCoreConfig, "", warnings)
-    try:
-        config = msgspec.convert(known, type=EdgeCoreConfig)
-    except msgspec.ValidationError as exc:
-        raise UserError(f"{origin}: {_readable(str(exc))}") from exc
+    config, warnings = adopt_config(text, EdgeCoreConfig, origin=origin, program=_PROGRAM)
     config = _with_local_defaults(config)
     warnings += _validate(config, origin)
     return LoadedConfig(config, tuple(warnings))
-
-
-def _json_type(value: object) -> str:
-    names = {str: "text", list: "list", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _readable(message: str) -> str:
-    what, _, where = message.partition(" - at ")
-    return f"{where.strip('`').removeprefix('$.') or 'the file'}: {what[:1].lower()}{what[1:]}"
-
-
-def _adopt(data: Mapping[Any, Any], kind: type, path: str, warnings: list[str]) -> dict[str, Any]:
-    """Keep the keys that `kind` has: any letter case as Go reads them, nulls left to the default."""
-    hints = typing.get_type_hints(kind)
-    struct: Any = kind
-    fields = dict(zip(struct.__struct_encode_fields__, struct.__struct_fields__, strict=True))
-    by_case = {name.lower(): name for name in fields}
-    known: dict[str, Any] = {}
-    for key, value in data.items():
-        name = key if key in fields else by_case.get(str(key).lower())
-        if name is None:
-            import difflib  # seldom needed
-
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
-            meant = f"; did you mean {path}{near[0]}?" if near else ""
-            warnings.append(f"unknown key {path}{safe_label(key)} is ignored{meant}")
-        elif value is not None:
-            inner = hints[fields[name]]
-            nested = isinstance(inner, type) and issubclass(inner, Section | KubeletConfig)
-            known[name] = (
-                _adopt(value, inner, f"{path}{name}.", warnings)
-                if nested and isinstance(value, dict)
-                else value
-            )
-    return known
 
 
 def _with_local_defaults(config: EdgeCoreConfig) -> EdgeCoreConfig:
@@ -175,9 +114,7 @@ def _validate(config: EdgeCoreConfig, origin: str) -> list[str]:
         ),
         (bool(config.database.data_source), "database.dataSource", "must be the path of the database"),
     ]
-    for fine, key, message in checks:
-        if not fine:
-            raise UserError(f"{origin}: {key}: {message}")
+    refuse_failed(checks, origin=origin, program=_PROGRAM)
     return [
         f"modules.edged.nodeLabels: {label} is set by edgecore itself"
         for label in edged.node_labels
@@ -246,7 +183,7 @@ def _plain(value: object) -> Any:
 def default_config_yaml() -> str:
     """Every key with its default."""
     header = "# Every key of edgecore with its default value; KubeEdge's own names.\n"
-    return header + _dump(_plain(_with_local_defaults(EdgeCoreConfig())))
+    return header + dump_yaml(_plain(_with_local_defaults(EdgeCoreConfig())))
 
 
 def min_config_yaml() -> str:
@@ -283,7 +220,7 @@ def min_config_yaml() -> str:
         "# edgecore: fill in the cloud's address and the token, then start it.\n"
         "# All keys: edgecore --defaultconfig\n"
     )
-    return header + _dump(
+    return header + dump_yaml(
         {
             "apiVersion": config["apiVersion"],
             "kind": config["kind"],
@@ -291,10 +228,3 @@ def min_config_yaml() -> str:
             "modules": small,
         }
     )
-
-
-def _dump(data: Any) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True)
-    return text

@@ -1,0 +1,117 @@
+"""KubeEdge's configuration files: YAML laid over a tree of structs that holds the defaults.
+
+A value of the wrong type is refused with the path of its key; an unknown key is reported with the nearest known one
+and otherwise ignored, because files of newer KubeEdge must keep working.
+"""
+
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgehive.kit.errors import UserError
+from edgehive.kit.text import safe_label
+
+Config = TypeVar("Config", bound=msgspec.Struct)
+
+Check = tuple[bool, str, str]
+"""Whether it is fine, the key it is about, and what is wrong otherwise."""
+
+
+def read_config(path: Path, *, program: str) -> str:
+    """Return the text of `program`'s configuration file.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise UserError(
+            f"the configuration file {path} does not exist",
+            hint=f"make one with: {program} --minconfig > {path}",
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UserError(f"the configuration file {path} cannot be read: {exc}") from exc
+
+
+def adopt_config(text: str, kind: type[Config], *, origin: str, program: str) -> tuple[Config, list[str]]:
+    """Lay YAML over the defaults of `kind`; return it and what was odd, one sentence each.
+
+    Raises:
+        UserError: not YAML, or a wrong type.
+    """
+    import yaml  # used once in a process; edgecore's other parts never need it
+
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise UserError(f"{origin} is not valid YAML: {exc}") from exc
+    if data is None:
+        data = {}
+    hint = _hint(program)
+    if not isinstance(data, dict):
+        raise UserError(f"{origin} must be a mapping of keys, not a {_type_name(data)}", hint=hint)
+    warnings: list[str] = []
+    try:
+        return msgspec.convert(_known(data, kind, "", warnings), type=kind), warnings
+    except msgspec.ValidationError as exc:
+        raise UserError(f"{origin}: {_readable(str(exc))}", hint=hint) from exc
+
+
+def refuse_failed(checks: Iterable[Check], *, origin: str, program: str) -> None:
+    """Raise `UserError` for the first check that is not fine."""
+    for fine, key, message in checks:
+        if not fine:
+            raise UserError(f"{origin}: {key}: {message}", hint=_hint(program))
+
+
+def dump_yaml(data: Any) -> str:
+    """Write YAML as a person would: keys in their order, one a line."""
+    import yaml
+
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return text
+
+
+def _hint(program: str) -> str:
+    return f"print all keys with their defaults: {program} --defaultconfig"
+
+
+def _type_name(value: object) -> str:
+    names = {str: "text", list: "list", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _readable(message: str) -> str:
+    what, _, where = message.partition(" - at ")
+    return f"{where.strip('`').removeprefix('$.') or 'the file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _known(
+    data: Mapping[Any, Any], kind: type[msgspec.Struct], path: str, warnings: list[str]
+) -> dict[str, Any]:
+    """Keep the keys that `kind` has: any letter case as Go reads them, nulls left to the default."""
+    hints = typing.get_type_hints(kind)
+    fields = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    by_case = {name.lower(): name for name in fields}
+    known: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key if key in fields else by_case.get(str(key).lower())
+        if name is None:
+            warnings.append(_unknown(key, path, fields))
+        elif value is not None:
+            inner = hints[fields[name]]
+            nested = isinstance(inner, type) and issubclass(inner, msgspec.Struct) and isinstance(value, dict)
+            known[name] = _known(value, inner, f"{path}{name}.", warnings) if nested else value
+    return known
+
+
+def _unknown(key: object, path: str, fields: Mapping[str, str]) -> str:
+    import difflib  # seldom needed
+
+    near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.6)
+    meant = f"; did you mean {path}{near[0]}?" if near else ""
+    return f"unknown key {path}{safe_label(key)} is ignored{meant}"
