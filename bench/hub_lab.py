@@ -54,7 +54,7 @@ def resident(pids: list[int]) -> float:
     total = 0
     for pid in pids:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        total += int(re.search(r"^Pss: +(\d+)", text, re.M).group(1))  # type: ignore[union-attr]
+        total += sum(int(kib) for kib in re.findall(r"^Pss: +(\d+)", text, re.M))
     return float(total)
 
 

@@ -89,14 +89,14 @@ class KubeClient:
 
     async def get(self, gvr: GVR, name: str, options: WriteOptions = CLUSTER) -> bytes:
         """Return one object."""
-        return await self._request(
+        return await self.request(
             "GET", object_path(gvr, options.namespace, name, options.subresource), options
         )
 
     async def list(self, gvr: GVR, options: ListOptions = ANYWHERE) -> ListPage:
         """Return one page of objects."""
         path = object_path(gvr, options.namespace)
-        body = await self._request("GET", path, query=list_query(options))
+        body = await self.request("GET", path, query=list_query(options))
         return decode_page(body)
 
     async def watch(
@@ -129,12 +129,12 @@ class KubeClient:
     async def create(self, gvr: GVR, body: bytes, options: WriteOptions = CLUSTER, name: str = "") -> bytes:
         """Create an object, or a subresource of the object `name`."""
         path = object_path(gvr, options.namespace, name, options.subresource)
-        return await self._request("POST", path, options, body=body)
+        return await self.request("POST", path, options, body=body)
 
     async def update(self, gvr: GVR, name: str, body: bytes, options: WriteOptions = CLUSTER) -> bytes:
         """Replace."""
         path = object_path(gvr, options.namespace, name, options.subresource)
-        return await self._request("PUT", path, options, body=body)
+        return await self.request("PUT", path, options, body=body)
 
     async def patch(
         self, gvr: GVR, name: str, body: bytes, content_type: str, options: WriteOptions = CLUSTER
@@ -142,18 +142,18 @@ class KubeClient:
         """Patch."""
         path = object_path(gvr, options.namespace, name, options.subresource)
         extra = {"force": "true"} if options.force and content_type == APPLY_PATCH else {}
-        return await self._request("PATCH", path, options, query=extra, body=body, content_type=content_type)
+        return await self.request("PATCH", path, options, query=extra, body=body, content_type=content_type)
 
     async def delete(
         self, gvr: GVR, name: str, options: WriteOptions = CLUSTER, body: bytes | None = None
     ) -> bytes:
         """Delete."""
         path = object_path(gvr, options.namespace, name, options.subresource)
-        return await self._request("DELETE", path, options, body=body)
+        return await self.request("DELETE", path, options, body=body)
 
     async def raw(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """GET any path, e.g. ``/version`` or ``/apis``."""
-        return await self._request("GET", path, query=query)
+        return await self.request("GET", path, query=query)
 
     async def request(
         self,
@@ -165,20 +165,10 @@ class KubeClient:
         body: bytes | None = None,
         content_type: str = "application/json",
     ) -> bytes:
-        """Do any request, in the name that `options` gives; `path` must be percent-encoded."""
-        return await self._request(method, path, options, query=query, body=body, content_type=content_type)
+        """Do any request in the name that `options` gives; what is safe to repeat is repeated a few times.
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        options: WriteOptions = CLUSTER,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        content_type: str = "application/json",
-    ) -> bytes:
-        """Do one request; what is safe to repeat is repeated a few times."""
+        `path` must be percent-encoded.
+        """
         query = dict(query or {})
         if options.field_manager and method not in ("GET", "DELETE"):
             query["fieldManager"] = options.field_manager

@@ -6,6 +6,7 @@ Whatever the transport, a `Session` has a standard input, two outputs, resize me
 import asyncio
 import base64
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -23,7 +24,7 @@ _INPUTS: Final = 16
 WEBSOCKET_PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
-class Session:
+class Session(ABC):
     """What the command's side sees of the client. Input arrives in `stdin` (``b""`` at its end) and `resizes`."""
 
     def __init__(self) -> None:
@@ -32,9 +33,9 @@ class Session:
         self.gone = asyncio.Event()
         """The client is not there any more."""
 
+    @abstractmethod
     async def write(self, channel: int, data: bytes) -> None:
         """Send output; waits while the client does not read. Raises `ConnectionError`."""
-        raise NotImplementedError
 
     def resize(self, data: bytes) -> None:
         """Take a resize message (``{"Width":80,"Height":24}``); a flood of them is thinned."""
