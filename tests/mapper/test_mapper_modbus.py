@@ -175,6 +175,38 @@ async def test_a_device_that_goes_away_is_offline_and_found_again(tmp_path):
                     await asyncio.sleep(0.02)
 
 
+async def test_a_restarted_mapper_and_a_restarted_edgecore_have_everything_again(tmp_path):
+    sink, rows = Sink(), Rows()
+    thermostat = Thermostat(Room(), host="127.0.0.1", port=0, step=0.02)
+    port = await thermostat.listen()
+
+    def edgecore(target):
+        dmi = Dmi(directory=tmp_path, sink=sink, rows=rows, rng=random.random)
+        dmi.set_model(MODEL)
+        dmi.set_device(device(port, target))
+        return dmi
+
+    async with running(thermostat.run()):
+        dmi = edgecore("21")
+        async with running(dmi.run()):
+            async with running(mapper(tmp_path).run()):
+                await sink.until(lambda: sink.value("target") == "21")
+            sink.values.clear()
+            service = mapper(tmp_path)
+            async with running(service.run()) as tasks:
+                await sink.until(lambda: sink.value("target") == "21")
+                tasks[0].cancel()
+                await asyncio.wait(tasks)
+        service = mapper(tmp_path)
+        async with running(service.run()):
+            async with running(edgecore("22").run()):
+                await sink.until(lambda: sink.value("target") == "22")
+            # The desired value changes while edgecore is away; nobody restarts the mapper.
+            async with running(edgecore("23").run()):
+                await sink.until(lambda: sink.value("target") == "23")
+            assert service.registrations >= 1
+
+
 @pytest.mark.parametrize(
     ("config", "value", "words"),
     [

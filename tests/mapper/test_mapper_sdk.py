@@ -380,3 +380,23 @@ def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):
         write_project("my-sensor", tmp_path / "p")
     with pytest.raises(UserError, match="not a name"):
         write_project("../x", tmp_path / "q")
+
+
+class Deaf(Driver):
+    """Its library swallows a cancellation and answers all the same."""
+
+    protocol = "deaf"
+    asked = None
+
+    async def read(self, prop):
+        Deaf.asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+        return 1
+
+
+async def test_a_driver_that_swallows_a_cancellation_does_not_keep_the_mapper_alive(tmp_path):
+    Deaf.asked = asyncio.Event()
+    async with asyncio.timeout(5):
+        async with mapper(tmp_path, Deaf, device("d")):
+            await Deaf.asked.wait()

@@ -335,6 +335,12 @@ class DeviceWorker:
                 # The boundary of foreign code: a fault in one driver is that device's problem.
                 log.debug("driver of %s failed", safe_label(self.device.id), exc_info=True)
                 raise DeviceError(f"{type(exc).__name__}: {exc}") from exc
+            finally:
+                # Foreign code may swallow a cancellation, as asyncio.wait_for does in Python 3.11 when the
+                # answer comes at the same moment. Without this the worker would go on for ever.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError
 
     def _complain(self, text: str) -> None:
         if text != self._state.error:
