@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgehive.edge.cri import CriRuntime
-from edgehive.edge.runtime import ContainerSpec, Mount, RuntimeFailure, SandboxSpec, State
+from edgehive.edge.runtime import ContainerInfo, ContainerSpec, Mount, RuntimeFailure, SandboxSpec, State
 from edgehive.kit.errors import Unreachable
 from tests.support.containerd import BUSYBOX, Containerd, why_not
 
@@ -153,12 +153,21 @@ async def test_containerd_may_be_killed_and_come_back(server: Containerd, tmp_pa
     with pytest.raises(Unreachable):
         await runtime.list_containers()
     await asyncio.to_thread(server.launch)
-    assert [c.state for c in await runtime.list_containers()] == [State.RUNNING]
+    assert [c.state for c in await _once_it_answers(runtime)] == [State.RUNNING]
     await runtime.stop_container(container, 0)
     await runtime.stop_sandbox(sandbox_id)
     await runtime.remove_sandbox(sandbox_id)
     assert await runtime.list_sandboxes() == []
     await runtime.close()
+
+
+async def _once_it_answers(runtime: CriRuntime) -> list[ContainerInfo]:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return list(await runtime.list_containers())
+            except Unreachable:  # the socket is there before its containers are
+                await asyncio.sleep(0.05)
 
 
 async def test_no_events_is_not_an_error(runtime: CriRuntime) -> None:

@@ -37,6 +37,9 @@ _NODE_NETWORK = 2
 _UID = "io.kubernetes.pod.uid"
 _STATES = (State.CREATED, State.RUNNING, State.EXITED, State.UNKNOWN)
 
+_STARTING = "server is not initialized yet"
+"""What containerd says, with status UNKNOWN, between opening its socket and having loaded its containers."""
+
 Value = dict[str, Any]
 
 
@@ -59,7 +62,7 @@ class CriRuntime:
         try:
             return await self._client.call(method.path, encode(method.request, request), timeout=timeout)
         except grpc.GrpcError as exc:
-            if exc.code == grpc.UNAVAILABLE:
+            if exc.code == grpc.UNAVAILABLE or exc.message == _STARTING:
                 raise Unreachable(f"{name}: {exc}") from exc
             reason = "NotFound" if exc.code == grpc.NOT_FOUND else f"{name}Failed"
             raise RuntimeFailure(reason, safe_label(exc.message, 1000)) from exc
