@@ -22,6 +22,7 @@ from edgehive.aio.kubeauth import Credentials, client_tls, with_pair
 from edgehive.aio.kubelines import LineSplitter, TokenBucket, decode_page, decode_watch_line
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import ANYWHERE, APPLY_PATCH, CLUSTER, ListOptions, ListPage, WatchEvent, WriteOptions
 from edgehive.kube.kubeconfig import KubeConfig
@@ -302,7 +303,7 @@ class KubeClient:
         body = answer.body[:_ERROR_BODY]
         try:
             status = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
+        except MALFORMED:
             text = safe_label(body.decode("utf-8", "replace").strip(), 300)
             status = {"message": f"{answer.status} {answer.reason}: {text}"}
         error = ApiStatus.from_dict(status, answer.status)

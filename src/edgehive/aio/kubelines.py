@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.api import ListPage, WatchEvent
 from edgehive.kube.status import ApiStatus
 
@@ -77,7 +78,7 @@ def decode_watch_line(line: bytes) -> WatchEvent:
         event = _lines.decode(line)
         if event.type == "ERROR":
             raise ApiStatus.from_dict(msgspec.json.decode(event.object, type=dict))
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise ProtocolError(f"unreadable line of a watch: {exc}") from exc
     match event.type:
         case "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK" as kind:
@@ -100,7 +101,7 @@ def decode_page(body: bytes) -> ListPage:
             msgspec.json.encode(page.api_version),
         )
         items = [_with_kind(bytes(raw), head) for raw in page.items or ()]
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise ProtocolError(f"unreadable list: {exc}") from exc
     return ListPage(items, page.metadata.resource_version, page.metadata.next)
 

@@ -7,6 +7,7 @@ import msgspec
 import yaml
 
 from edgehive.apiserver.catalog import storage_api_version
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import Meta, decode_partial
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
@@ -39,7 +40,7 @@ def decode_json(body: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+    except MALFORMED as exc:
         raise bad_request(f"the object provided is not valid JSON: {exc}") from exc
 
 

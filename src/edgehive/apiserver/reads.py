@@ -12,6 +12,7 @@ import msgspec
 from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import matcher, to_served
 from edgehive.apiserver.context import Selection
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus, bad_request, expired, invalid, not_found
 from edgehive.store.revisions import Event, Expired, Record, TooNew
@@ -227,6 +228,6 @@ def parse_continue(token: str) -> tuple[str, int]:
         after, revision = found["after"], found["rv"]
         if isinstance(after, str) and isinstance(revision, int) and revision > 0 and after:
             return after, revision
-    except (binascii.Error, ValueError, KeyError, msgspec.DecodeError) as exc:
+    except (binascii.Error, ValueError, KeyError, *MALFORMED) as exc:
         raise bad_request("continue key is not valid") from exc
     raise bad_request("continue key is not valid")

@@ -12,6 +12,7 @@ import msgspec
 
 from edgehive.apiserver.context import User
 from edgehive.apiserver.signer import Signer
+from edgehive.kit.malformed import MALFORMED
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _PROJECTED = 3607  # what the injected pod volumes ask for: such tokens live on while old clients catch up
@@ -136,7 +137,7 @@ class Tokens:
             if header.get("kid") != await self._signer.key_id() or not await self._signer.verify(signed, raw):
                 return None
             return self._claims(msgspec.json.decode(_unb64(payload)))
-        except (ValueError, AttributeError, KeyError, TypeError, binascii.Error, msgspec.DecodeError):
+        except (ValueError, AttributeError, KeyError, TypeError, binascii.Error, *MALFORMED):
             return None
 
     @staticmethod

@@ -18,6 +18,7 @@ from edgehive.aio.pki import CertificateError, Csr, KeyPair, load_certificate, p
 from edgehive.aio.pki import verify_client as verify_client_certificate
 from edgehive.cloud.events import NodeEvents
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi
 from edgehive.kube.refs import NODES, is_dns_subdomain
@@ -240,7 +241,7 @@ class _UpgradeIds(msgspec.Struct):
 async def _json_body(request: Request) -> dict[str, object] | None:
     try:
         return msgspec.json.decode(await request.body(_REPORT_LIMIT), type=dict[str, object])
-    except (msgspec.DecodeError, ApiStatus):
+    except (*MALFORMED, ApiStatus):
         return None
 
 

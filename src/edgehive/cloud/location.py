@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.reflector import Key
 
 _K = TypeVar("_K")
@@ -98,7 +99,7 @@ def pod_node(raw: bytes) -> str:
     """The node a pod is bound to; empty while it is not, or when the pod cannot be read."""
     try:
         return _pod_node.decode(raw).spec.node_name
-    except msgspec.DecodeError:
+    except MALFORMED:
         return ""
 
 
@@ -106,7 +107,7 @@ def pod_references(raw: bytes, namespace: str) -> frozenset[Reference]:
     """The ConfigMaps and Secrets a pod needs."""
     try:
         spec = _pod.decode(raw).spec
-    except msgspec.DecodeError:
+    except MALFORMED:
         return frozenset()
     pairs = [("secret", s.name) for s in spec.image_pull_secrets or ()]
     for volume in spec.volumes or ():
@@ -151,7 +152,7 @@ def pod_shape(raw: bytes) -> int:
     """
     try:
         shape = _shape.decode(raw)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return hash(raw)
     meta = sorted((key, bytes(value)) for key, value in shape.metadata.items() if key not in _UNSHAPELY)
     return hash((tuple(meta), bytes(shape.spec)))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import Meta
 from edgehive.kube.reflector import CachedObject
 
@@ -288,11 +289,11 @@ def reader(kind: type[V]) -> Callable[[bytes], V]:
     def read(raw: bytes) -> V:
         try:
             return decoder.decode(raw)
-        except msgspec.DecodeError:
+        except MALFORMED:
             pass  # rare: an explicit null where a value belongs; to Kubernetes that is an absent field
         try:
             return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), kind)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except MALFORMED as exc:
             raise ProtocolError(f"unreadable {kind.__name__}: {exc}") from exc
 
     return read

@@ -20,6 +20,7 @@ from edgehive.edge.enroll_der import der_to_pem
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.edge.enroll_job import Job, Outcome, install_pair
 from edgehive.kit.errors import EdgehiveError, UserError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
 from edgehive.wire.token import check_ca, parse_token
@@ -133,7 +134,7 @@ def main() -> int:
     """Run the one job given on standard input."""
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         outcome = Outcome(f"malformed job: {exc}")
     else:
         outcome = run_job(job)

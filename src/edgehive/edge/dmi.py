@@ -30,6 +30,7 @@ from edgehive.edge.dmi_convert import (
     protocol_of,
 )
 from edgehive.edge.dmi_link import Key, MapperInfo, MapperLink, device_key, model_key
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class Dmi:
                 body = msgspec.json.decode(raw, type=dict[str, Any])
                 body["address"] = base64.b64decode(body.get("address", "")).decode()
                 info = _info(body)
-            except (msgspec.DecodeError, ValueError, TypeError) as exc:
+            except (*MALFORMED, ValueError, TypeError) as exc:
                 log.warning("a saved mapper is not readable: %s", safe_label(str(exc)))
                 continue
             if info.protocol and info.address:

@@ -12,6 +12,7 @@ import msgspec
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio.protobuf import Field, Kind, Message
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
 
 _ANY_MAPS = ("CustomizedValue", "AnomalyDetection")
 
@@ -28,7 +29,7 @@ def load(raw: bytes) -> dict[str, Any]:
     """
     try:
         loaded = msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except MALFORMED as exc:
         raise Unconvertible(f"not a JSON object: {exc}") from exc
     metadata = loaded.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:

@@ -21,6 +21,7 @@ from edgehive.edge.enroll_der import CertificateFacts, CertificateUnreadable, re
 from edgehive.edge.enroll_job import Job, Outcome, finish_install
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import Transient, Unreachable, UserError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.wire.endpoint import NODE_USER_PREFIX
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ async def run_child(job: Job) -> Outcome:
             await child.wait()
     try:
         return msgspec.json.decode(output, type=Outcome)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise EnrollLater(f"the certificate child failed (exit {child.returncode})") from exc
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edgehive.kit.malformed import MALFORMED
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_HUB, EDGED, META_GROUP, RESOURCE_GROUP, requires_ack
 from edgehive.wire.message import (
@@ -297,7 +298,7 @@ def _error_code(content: bytes) -> int:
         return 0
     try:
         answer = _answer.decode(content)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return 500
     found = answer.status or (answer.error.status if answer.error is not None else None)
     if found is None:

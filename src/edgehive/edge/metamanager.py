@@ -28,6 +28,7 @@ from edgehive.edge.metaclient import (
 from edgehive.edge.metatoken import bound_uid, has_token, needs_refresh, token_key
 from edgehive.edge.store import EdgeStore, metadata_of
 from edgehive.kit.errors import ProtocolError, StorageError, Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, not_found
@@ -221,7 +222,7 @@ class MetaManager:
     def _is_ours(self, raw: bytes) -> bool:
         try:
             return msgspec.json.decode(raw, type=_PodSpec).spec.node_name == self._node
-        except msgspec.DecodeError:
+        except MALFORMED:
             log.warning("a pod in the database cannot be read")
             return False
 
@@ -451,7 +452,7 @@ class _ClaimObject(msgspec.Struct):
 def _is_bound(raw: bytes) -> bool:
     try:
         return bool(msgspec.json.decode(raw, type=_ClaimObject).spec.volume_name)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return False
 
 

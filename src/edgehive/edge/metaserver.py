@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from edgehive.aio.http import HttpServer, Request, Response
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import split_address
@@ -21,6 +19,7 @@ from edgehive.edge.metaserver_sync import Follower, Link, Scope
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import Transient, UserError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import GVR
 from edgehive.wire import classify as cls
@@ -160,7 +159,7 @@ class MetaServer:
         raw = content_data(message.content)
         try:
             partial = decode_partial(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except MALFORMED:
             return
         meta = partial.metadata
         if not (partial.kind and partial.api_version and meta.name):

@@ -13,6 +13,7 @@ import msgspec
 from edgehive.edge.metaserver_store import Replica
 from edgehive.edge.metaserver_sync import Follower
 from edgehive.kit.errors import Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.crd import infos_from_crd
 from edgehive.kube.refs import CRDS, GVR
 from edgehive.kube.resources import Column, ResourceInfo
@@ -105,7 +106,7 @@ class Catalog:
     def _parse(self, group: str, version: str, body: bytes) -> Iterator[ResourceInfo]:
         try:
             rows = msgspec.json.decode(body, type=_ResourceList).resources
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except MALFORMED as exc:
             log.warning("the list of resources of %s/%s cannot be read: %s", group, version, exc)
             return
         parts: dict[str, set[str]] = {}

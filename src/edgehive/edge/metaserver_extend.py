@@ -10,6 +10,7 @@ from edgehive.aio.http import Request, Response
 from edgehive.apiserver.paths import Target
 from edgehive.edge.runtime import ContainerInfo, Runtime, State
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, bad_request, not_found
@@ -46,7 +47,7 @@ class Extensions:
     async def _restart(self, namespace: str, body: bytes) -> dict[str, Any]:
         try:
             names = msgspec.json.decode(body, type=list[str])
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except MALFORMED as exc:
             raise bad_request("the body must be an array of names of pods") from exc
         if len(names) > _MOST_PODS:
             raise bad_request(f"at most {_MOST_PODS} pods at once")

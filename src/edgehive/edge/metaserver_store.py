@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from edgehive.edge.store import EdgeStore
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import Partial, decode_partial
 from edgehive.kube.refs import GVR
 from edgehive.store.revisions import Event, Expired, Record, TooNew
@@ -327,7 +328,7 @@ def _merged(
 def _deletion(held: Held, last: bytes) -> Event:
     version = held.version
     if last:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*MALFORMED):
             partial = decode_partial(last)
             version = max(version, partial.metadata.rv)
             if not (partial.kind and partial.metadata.name):
@@ -344,7 +345,7 @@ def _at(raw: bytes, revision: int) -> bytes:
 def _held(key: ResourceKey, raw: bytes) -> Held:
     try:
         meta = decode_partial(raw).metadata
-    except msgspec.DecodeError:
+    except MALFORMED:
         meta = Partial().metadata
     return Held(key, raw, meta.rv, meta.uid)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from edgehive.edge.metaserver_store import Replica
 from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import GVR
@@ -272,7 +273,7 @@ class Follower:
         body = await self.ask(self.application(key, apps.LIST, _selectors(scope)))
         try:
             found = msgspec.json.decode(body, type=_List)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except MALFORMED as exc:
             raise ApiStatus(500, "InternalError", f"the cloud did not answer with a list: {exc}") from exc
         raws = [bytes(item) for item in found.items or ()]
         revision = parse_version(found.metadata.resource_version)

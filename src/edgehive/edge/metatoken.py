@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from edgehive.kit.malformed import MALFORMED
+
 _DAY = 86400.0
 
 
@@ -63,7 +65,7 @@ def has_token(raw: bytes) -> bool:
     """Whether `raw` is a ``TokenRequest`` with a token in it."""
     try:
         return bool(_decoder.decode(raw).status.token)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return False
 
 
@@ -74,7 +76,7 @@ def needs_refresh(raw: bytes, now: float) -> bool:
     """
     try:
         request = _decoder.decode(raw)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return True
     expires = request.status.expiration_timestamp
     if not request.status.token or expires is None:
@@ -90,7 +92,7 @@ def bound_uid(raw: bytes) -> str:
     """The uid of the pod a kept token belongs to."""
     try:
         ref = _decoder.decode(raw).spec.bound_object_ref
-    except msgspec.DecodeError:
+    except MALFORMED:
         return ""
     return ref.uid if ref is not None else ""
 

@@ -18,6 +18,7 @@ from edgehive.edge.node_probe import NodeProbe
 from edgehive.edge.node_status import NodeReporter, NodeSettings, Readiness, micro_time, status_patch
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.status import ApiStatus
 
@@ -149,7 +150,7 @@ class NodeAgent:
     def _learn(self, raw: bytes) -> None:
         try:
             node = msgspec.json.decode(raw) if raw else None
-        except msgspec.DecodeError:
+        except MALFORMED:
             node = None
         if isinstance(node, dict):
             self._node = node
@@ -240,7 +241,7 @@ class NodeAgent:
             return False
         try:
             lease = msgspec.json.decode(reply.object) if reply.object else None
-        except msgspec.DecodeError:
+        except MALFORMED:
             lease = None
         if isinstance(lease, dict):
             self._lease = lease

@@ -8,6 +8,7 @@ import msgspec
 from edgehive.edge.metaclient import MetaClient, Ok, Reply
 from edgehive.edge.pods_spec import JsonObject, Pod, parse_time
 from edgehive.edge.runtime import RuntimeFailure
+from edgehive.kit.malformed import MALFORMED
 
 _TOKEN_LIFETIME = 3607  # the lifetime the API server puts into the default token volume
 
@@ -85,7 +86,7 @@ def _object(reply: Reply, what: str) -> JsonObject | None:
     if isinstance(reply, Ok):
         try:
             found = msgspec.json.decode(reply.object)
-        except msgspec.DecodeError as exc:
+        except MALFORMED as exc:
             raise RuntimeFailure("FailedMount", f"{what} is not JSON") from exc
         if not isinstance(found, dict):
             raise RuntimeFailure("FailedMount", f"{what} is not an object")

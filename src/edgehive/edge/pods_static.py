@@ -18,6 +18,7 @@ import msgspec
 from edgehive.edge.metaclient import MetaClient, Ok
 from edgehive.edge.pods_spec import MIRROR_ANNOTATION, Pod, format_time, parse_pod
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -251,6 +252,6 @@ class Mirrors:
             return None
         try:
             uid = msgspec.json.decode(reply.object)["metadata"]["uid"]
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (*MALFORMED, KeyError, TypeError):
             return None
         return {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": uid, "controller": True}

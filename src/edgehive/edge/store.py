@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from edgehive.kit.errors import ProtocolError, StorageError, UserError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import Meta, decode_partial
 from edgehive.wire.message import decode_message, encode_message
 from edgehive.wire.outbox import Entry
@@ -40,7 +39,7 @@ def metadata_of(raw: bytes) -> Meta:
     """``metadata`` of `raw`; empty when `raw` is not a Kubernetes object."""
     try:
         return decode_partial(raw).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return Meta()
 
 

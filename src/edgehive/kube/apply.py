@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.apply_fields import (
     Comparison,
     Path,
@@ -193,7 +194,7 @@ def _last_applied(live: Mapping[str, Any], schema: Schema) -> Paths:
         return set()
     try:
         last = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return set()
     if not isinstance(last, dict):
         return set()

@@ -57,6 +57,7 @@ def decode_partial(raw: bytes) -> Partial:
     """Read kind and metadata out of `raw`.
 
     Raises:
-        msgspec.DecodeError: `raw` is not JSON, or one of these fields has the wrong type.
+        msgspec.DecodeError: `raw` is not JSON, or one of these fields has the wrong type; with all of
+            `kit.malformed.MALFORMED` it is for the caller to catch.
     """
     return _partial.decode(raw)

@@ -18,6 +18,7 @@ import msgspec
 
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.api import ListOptions, ListPage, WatchEvent
 from edgehive.kube.meta import Meta, decode_partial
 from edgehive.kube.status import ApiStatus
@@ -98,7 +99,7 @@ def decode_cached(raw: bytes, keep: Keep | None = None) -> CachedObject:
     """
     try:
         meta = decode_partial(raw).metadata
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise ProtocolError(f"unreadable object: {exc}") from exc
     if not meta.name:
         raise ProtocolError("an object without a name")
@@ -364,7 +365,7 @@ class Reflector:
     def _bookmark(self, raw: bytes) -> None:
         try:
             meta = decode_partial(raw).metadata
-        except msgspec.DecodeError as exc:
+        except MALFORMED as exc:
             raise ProtocolError(f"unreadable bookmark: {exc}") from exc
         number = meta.rv
         if meta.resource_version and (number == 0 or number >= self._shown):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED as MALFORMED
 
 INSERT = "insert"
 UPDATE = "update"
@@ -33,9 +34,6 @@ OK = b'"OK"'
 
 NULL = b"null"
 
-
-MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on hostile input; RecursionError for a million opening brackets."""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 

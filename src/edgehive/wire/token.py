@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edgehive.kit.errors import UserError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.wire.refusal import Refused
 
 MAX_TOKEN = 4096
@@ -100,7 +101,7 @@ def token_expiry(token: str) -> float | None:
         return None
     try:
         return float(msgspec.json.decode(_unb64(parts[2]), type=_Claims).exp)
-    except (ValueError, RecursionError, msgspec.DecodeError):
+    except (ValueError, *MALFORMED):
         return None
 
 
@@ -113,7 +114,7 @@ def _jwt_problem(jwt: str, key: bytes, now: float) -> str | None:
         claims = msgspec.json.decode(_unb64(parts[1]), type=_Claims)
         signature = _unb64(parts[2])
         signed = f"{parts[0]}.{parts[1]}".encode("ascii")
-    except (ValueError, RecursionError, msgspec.DecodeError):
+    except (ValueError, *MALFORMED):
         return "token is malformed"
     digest = _HASHES.get(algorithm)
     if digest is None:
