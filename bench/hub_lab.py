@@ -107,6 +107,10 @@ class Lab:
         self.plane: Process | None = None
         self.kubeconfig = root / "kubeconfig"
         self.token = ""
+        self.hub: dict[str, Any] = {}
+        """More settings of ``modules.cloudHub``, for the next start."""
+        self.edgehive: dict[str, Any] = {}
+        """Settings under ``edgehive``, for the next start."""
         self.recorded: dict[str, int] = {}
         """The recorded version by the record's name, while `watching_records`."""
 
@@ -270,8 +274,10 @@ class Lab:
                     "tlsPrivateKeyFile": str(pki / "server.key"),
                     "websocket": {"address": "127.0.0.1", "port": self.ws},
                     "https": {"address": "127.0.0.1", "port": self.https},
+                    **self.hub,
                 }
             },
+            "edgehive": self.edgehive,
         }
 
     def _go_config(self) -> dict[str, Any]:

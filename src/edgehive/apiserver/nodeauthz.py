@@ -20,6 +20,8 @@ _NODE_RULES = (
     Rule(("get", "update", "patch"), ("",), ("pods/status",)),
     Rule(("create",), ("",), ("pods/eviction",)),
     Rule(("get", "list", "watch"), ("",), ("configmaps", "secrets")),
+    Rule(("get",), ("",), ("persistentvolumes", "persistentvolumeclaims")),
+    Rule(("get",), ("storage.k8s.io",), ("volumeattachments",)),
     Rule(("get",), ("",), ("serviceaccounts",)),
     Rule(("create",), ("",), ("serviceaccounts/token",)),
     Rule(("get", "list", "watch"), ("storage.k8s.io",), ("csidrivers", "storageclasses")),
@@ -50,6 +52,12 @@ class NodeAuthorizer:
                 return self._pod(node, a)
             case "configmaps" | "secrets":
                 return bool(a.name) and self._uses(node, a)
+            case "persistentvolumeclaims":
+                return bool(a.name) and self._claims(node, a.namespace, a.name)
+            case "persistentvolumes":
+                return self._volume(node, a.name)
+            case "volumeattachments":
+                return self._spec("volumeattachments.storage.k8s.io", a.name).get("nodeName") == node
             case "serviceaccounts":
                 return any(_account(pod) == a.name for pod in self._pods(node, a.namespace))
             case _:
@@ -70,6 +78,19 @@ class NodeAuthorizer:
                 pod = decode(record.value)
                 if (pod.get("spec") or {}).get("nodeName") == node:
                     yield pod
+
+    def _spec(self, resource: str, name: str) -> dict[str, Any]:
+        record = self.storage.get(resource, name) if name else None
+        return decode(record.value).get("spec") or {} if record is not None else {}
+
+    def _claims(self, node: str, namespace: str, name: str) -> bool:
+        return any(name in claims(pod) for pod in self._pods(node, namespace))
+
+    def _volume(self, node: str, name: str) -> bool:
+        """Whether the volume is bound to a claim of one of the node's pods."""
+        claim = self._spec("persistentvolumes", name).get("claimRef") or {}
+        namespace, claimed = str(claim.get("namespace") or ""), str(claim.get("name") or "")
+        return bool(namespace and claimed) and self._claims(node, namespace, claimed)
 
     def _uses(self, node: str, a: Attributes) -> bool:
         return any((a.resource, a.name) in set(references(pod)) for pod in self._pods(node, a.namespace))
@@ -102,6 +123,17 @@ def check_mirror(user: User, pod: dict[str, Any]) -> None:
         problem = "a mirror pod may not refer to secrets, configmaps or service accounts"
     if problem:
         raise ApiStatus(403, "Forbidden", f"pods is forbidden: {problem}", {"kind": "pods"})
+
+
+def claims(pod: dict[str, Any]) -> Iterator[str]:
+    """Yield the name of every claim that a pod mounts; a generic ephemeral volume's is made of two names."""
+    name = str((pod.get("metadata") or {}).get("name") or "")
+    for volume in (pod.get("spec") or {}).get("volumes") or ():
+        claim = volume.get("persistentVolumeClaim")
+        if isinstance(claim, dict):
+            yield str(claim.get("claimName") or "")
+        elif volume.get("ephemeral"):
+            yield f"{name}-{volume.get('name')}"
 
 
 def _account(pod: dict[str, Any]) -> str:

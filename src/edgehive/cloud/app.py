@@ -14,6 +14,7 @@ from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient, object_path
 from edgehive.aio.supervise import Service, supervise
+from edgehive.cloud.access import AccessAudit
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.config_load import local_address, split_address
 from edgehive.cloud.crds import ensure_crds
@@ -47,6 +48,7 @@ from edgehive.kube.kubeconfig import KubeConfig
 from edgehive.kube.status import ApiStatus
 from edgehive.wire.application import Application
 from edgehive.wire.classify import DYNAMIC_CONTROLLER
+from edgehive.wire.message import Message
 from edgehive.wire.objectsync import SyncWriter
 from edgehive.wire.pool import PoolLimits
 
@@ -131,6 +133,8 @@ class CloudCore:
         ]
         if parts.watches is not None:
             services.append(Service("dynamic controller", parts.watches.run))
+        if parts.audit is not None:
+            services.append(Service("access audit", parts.audit.run))
         if self._config.modules.sync_controller.enable:
             services.append(Service("orphaned records", parts.sync.run_cleanup))
         await supervise(*services)
@@ -239,6 +243,10 @@ class CloudParts:
             api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes
         )
         self.controller = self._controller(config, api, address)
+        authorization = hub.authorization
+        self.audit: AccessAudit | None = None
+        if authorization.enable and authorization.debug:
+            self.audit = AccessAudit(api=api, now=time.monotonic)
         self.watches: Watches | None = None
         self.dynamic: DynamicController | None = None
         if config.modules.dynamic_controller.enable:
@@ -247,7 +255,7 @@ class CloudParts:
             world=self.view,
             writer=self.writer,
             stamp=self.stamp,
-            handle=self.controller.handle,
+            handle=self._handle,
             fetch=self.view.fetch,
             routes={DYNAMIC_CONTROLLER: self.dynamic.receive} if self.dynamic is not None else {},
             ca_pem=lambda: self._kubernetes_ca,
@@ -299,6 +307,7 @@ class CloudParts:
             sync=self.sync,
             writer=self.writer,
             records=self.records,
+            audit=self.audit,
         )
         tracer = Tracer(nodes=self.nodes, view=self.view)
         self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking, trace=tracer.trace)
@@ -348,6 +357,11 @@ class CloudParts:
             stamp=self.stamp,
             impersonate=config.modules.cloud_hub.authorization.enforced,
         )
+
+    async def _handle(self, node: str, message: Message) -> tuple[Message, ...]:
+        if self.audit is not None:
+            self.audit.note(node, message)
+        return await self.controller.handle(node, message)
 
     def stamp(self) -> tuple[str, int]:
         """A new message id and the time in milliseconds."""

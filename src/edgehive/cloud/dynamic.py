@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from edgehive.aio.kubelines import decode_page
+from edgehive.cloud.access import refusal_of, review_of
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
 from edgehive.cloud.dynamic_watch import Watches
 from edgehive.cloud.keyed import KeyedQueue, Start
@@ -23,6 +24,7 @@ from edgehive.kube.api import CLUSTER, WriteOptions
 from edgehive.kube.refs import GVR, is_dns_subdomain
 from edgehive.kube.status import ApiStatus, bad_request, forbidden
 from edgehive.wire import application as apps
+from edgehive.wire.access import Access
 from edgehive.wire.application import Application, PatchInfo, ResourceKey
 from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
 from edgehive.wire.message import MALFORMED, Message, Stamp
@@ -254,27 +256,12 @@ class WatchReview:
         """Do nothing when it may; raises `ApiStatus` when not."""
         target = checked(application.target)
         gvr = target.gvr
-        attributes = {
-            "verb": "watch",
-            "group": gvr.group,
-            "version": gvr.version,
-            "resource": gvr.resource,
-            "namespace": target.namespace,
-            "name": target.name,
-        }
-        user = NODE_USER_PREFIX + application.node
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {"user": user, "groups": [NODES_ORGANIZATION], "resourceAttributes": attributes},
-        }
-        answer = msgspec.json.decode(
-            await self._api.request("POST", _REVIEWS, body=msgspec.json.encode(review))
-        )
-        status = answer.get("status") or {}
-        if status.get("allowed") is not True:
-            reason = safe_label(str(status.get("reason") or ""), 200)
-            raise forbidden(f'{gvr} is forbidden: User "{user}" cannot watch resource "{gvr}": {reason}')
+        access = Access("watch", gvr.group, gvr.resource, "", target.namespace, target.name)
+        body = review_of(application.node, access, gvr.version)
+        refusal = refusal_of(await self._api.request("POST", _REVIEWS, body=body))
+        if refusal is not None:
+            user = NODE_USER_PREFIX + application.node
+            raise forbidden(f'{gvr} is forbidden: User "{user}" cannot watch resource "{gvr}": {refusal}')
 
 
 def checked(target: ResourceKey) -> ResourceKey:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from edgehive.aio.http import Request, Response
+from edgehive.cloud.access import AccessAudit
 from edgehive.cloud.https import EnrollmentApi
 from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.metrics import Histogram, Metric, render, single
@@ -78,6 +79,7 @@ class CloudMetrics:
         sync: SyncController,
         writer: SyncWriter,
         records: SyncRecords,
+        audit: AccessAudit | None = None,
     ) -> None:
         self._nodes = nodes
         self._hub = hub
@@ -86,6 +88,7 @@ class CloudMetrics:
         self._sync = sync
         self._writer = writer
         self._records = records
+        self._audit = audit
 
     def collect(self) -> Iterable[Metric | Histogram]:
         """Every metric."""
@@ -175,6 +178,26 @@ class CloudMetrics:
             "edgehive_sync_requests_total", "counter", "Requests made to record them", self._sync.requests
         )
         yield single("edgehive_sync_failures_total", "counter", "Record writes that failed", writer.failures)
+        if self._audit is not None:
+            audit = self._audit.stats
+            yield single(
+                "edgehive_authorization_reviewed_total",
+                "counter",
+                "Requests of edges reviewed",
+                audit.reviewed,
+            )
+            yield single(
+                "edgehive_authorization_refusable_total",
+                "counter",
+                "Requests that enforced authorization would have refused",
+                audit.refusable,
+            )
+            yield single(
+                "edgehive_authorization_skipped_total",
+                "counter",
+                "Requests that could not be reviewed",
+                audit.skipped,
+            )
         if self._enrollment is not None:
             yield single(
                 "edgehive_certificates_issued_total",
