@@ -25,7 +25,7 @@ def pytest_runtest_makereport(
         report.skipped
         and not hasattr(report, "wasxfail")
         and os.environ.get("EDGEHIVE_REQUIRE_REAL") == "1"
-        and (item.get_closest_marker("containerd") or item.get_closest_marker("e2e"))
+        and any(item.get_closest_marker(name) for name in ("containerd", "e2e", "real"))
     ):
         report.outcome = "failed"
         report.longrepr = f"skipped although EDGEHIVE_REQUIRE_REAL=1: {report.longrepr}"

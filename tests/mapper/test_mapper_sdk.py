@@ -19,16 +19,14 @@ from edgehive.aio.http import HttpServer, Response
 from edgehive.kit.errors import UserError
 from edgehive.mapper import Driver
 from edgehive.mapper.http import HttpDriver, find
-from edgehive.mapper.model import Device, Property, PushTarget, read_device
+from edgehive.mapper.model import Property, read_device
 from edgehive.mapper.project import write_project
 from edgehive.mapper.push import PushHub
-from edgehive.mapper.push_clients import InfluxSender, Unsupported, make_sender
 from edgehive.mapper.reconcile import Reconciler
 from edgehive.mapper.rest import RestApi
 from edgehive.mapper.service import Identity, MapperService
 from edgehive.mapper.values import ValueProblem, convert, format_value
 from edgehive.mapper.virtual import VirtualDriver
-from edgehive.mapper.worker import Reading
 
 
 @contextlib.asynccontextmanager
@@ -349,19 +347,6 @@ def test_a_desired_value_that_cannot_be_is_told_and_never_written(bad):
 
 def test_pointers_into_json_find_what_they_name():
     assert find({"a/b": [{"c": 1}]}, "/a~1b/0/c") == 1
-
-
-async def test_a_line_for_influxdb_is_escaped():
-    options = {
-        "influxdb2ClientConfig": {"url": "http://i", "bucket": "b"},
-        "influxdb2DataConfig": {"measurement": "my room", "tag": {"a": "x,y"}, "fieldKey": "f"},
-    }
-    reading = Reading(Device("default", "d"), Property("p"), 'say "hi"', 1.5)
-    async with aiohttp.ClientSession() as session:
-        line = InfluxSender(PushTarget("influxdb2", options), session).line(reading)
-        with pytest.raises(Unsupported, match="tdengine"):
-            make_sender(PushTarget("tdengine", {}), session)
-    assert line == 'my\\ room,a=x\\,y f="say \\"hi\\"" 1500'
 
 
 def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):

@@ -40,7 +40,8 @@ async def run_mapper(driver: type[Driver], config: MapperConfig) -> None:
     services = [Service("mapper", service.run), Service("push", pusher.run)]
     try:
         if config.http_port:
-            server = HttpServer(RestApi(service).handle, name="mapper")
+            api = RestApi(service, pushes=pusher)
+            server = HttpServer(api.handle, name="mapper", tls=config.tls())
             await server.listen(config.http_address, config.http_port)
             services.append(Service("http", server.run))
         await supervise(*services)

@@ -1,6 +1,7 @@
 """A mapper's configuration: KubeEdge's mapper-framework file, and what the command line changes of it."""
 
 import argparse
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,29 @@ class MapperConfig:
     http_address: str = "127.0.0.1"
     http_port: int = 7777
     """0 switches the REST API and the metrics off."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Clients of the REST API need a certificate of this authority."""
     verbosity: int = 2
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What the REST API is served with; None is plain HTTP.
+
+        Raises:
+            UserError: a file cannot be used.
+        """
+        if self.tls_certificate is None:
+            return None
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self.tls_certificate, self.tls_key)
+            if self.tls_client_ca is not None:
+                context.load_verify_locations(self.tls_client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as exc:
+            raise UserError(f"the certificate of the REST API cannot be used: {exc}") from exc
+        return context
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", metavar="PATH", type=Path, help="where this mapper listens")
     parser.add_argument("--edgecore-sock", metavar="PATH", type=Path, help="edgecore's dmi.sock")
     parser.add_argument("--http-port", metavar="N", type=int, help="REST API and metrics; 0: none")
+    parser.add_argument("--tls-cert-file", metavar="FILE", type=Path, help="serve the REST API with TLS")
+    parser.add_argument("--tls-private-key-file", metavar="FILE", type=Path, help="of --tls-cert-file")
+    parser.add_argument("--tls-ca-file", metavar="FILE", type=Path, help="ask its clients for a certificate")
     parser.add_argument(
         "-v", "--v", dest="verbosity", metavar="N", type=int, default=2, help="from 4: details"
     )
@@ -64,6 +90,9 @@ def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str], *, prot
         or Path(_text(common, "edgecore_sock") or f"{_DIRECTORY}/dmi.sock"),
         http_address=_text(common, "address") or "127.0.0.1",
         http_port=port if arguments.http_port is None else arguments.http_port,
+        tls_certificate=arguments.tls_cert_file,
+        tls_key=arguments.tls_private_key_file,
+        tls_client_ca=arguments.tls_ca_file,
         verbosity=arguments.verbosity,
     )
 

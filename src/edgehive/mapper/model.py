@@ -40,6 +40,8 @@ class Property:
     report_cycle: float = DEFAULT_CYCLE
     report_to_cloud: bool = True
     push: tuple[PushTarget, ...] = ()
+    anomaly: Config = field(default_factory=dict)
+    """``pushMethod.anomalyDetection``: for the driver; the SDK itself does nothing with it."""
 
     @property
     def writable(self) -> bool:
@@ -140,6 +142,7 @@ def _property(item: Mapping[str, Any], row: Mapping[str, Any]) -> Property:
         report_cycle=_cycle(item.get("reportCycle", 0)),
         report_to_cloud=item.get("reportToCloud", False),
         push=_push(item.get("pushMethod", {})),
+        anomaly=dmi.unpack(item.get("pushMethod", {}).get("anomalyDetection", {}).get("data", [])),
     )
 
 

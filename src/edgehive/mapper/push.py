@@ -7,13 +7,14 @@ import asyncio
 import json
 import logging
 from collections import deque
+from typing import Any, cast
 
 import aiohttp
 
 from edgehive.kit.errors import EdgehiveError, Unreachable
 from edgehive.kit.text import safe_label
-from edgehive.mapper.model import PushTarget
-from edgehive.mapper.push_clients import Unsupported, make_sender
+from edgehive.mapper.model import Device, PushTarget
+from edgehive.mapper.push_clients import Database, Sender, Unsupported, is_database, make_sender
 from edgehive.mapper.worker import Reading
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,11 @@ class _Receiver:
         self.dropped = 0
         self.sent = 0
         self.failed = 0
+        self.kind = target.kind
         self._target = target
         self._session = session
         self._queue: deque[Reading] = deque(maxlen=_QUEUE)
+        self._sender: Sender | None = None
         self._filled = asyncio.Event()
 
     def put(self, reading: Reading) -> None:
@@ -45,7 +48,7 @@ class _Receiver:
     async def run(self) -> None:
         """Send until nobody has sent for a while."""
         try:
-            sender = make_sender(self._target, self._session)
+            sender = self._sender = make_sender(self._target, self._session)
         except Unsupported as exc:
             log.warning("values cannot be pushed: %s", safe_label(str(exc)))
             self._queue.clear()
@@ -77,7 +80,14 @@ class _Receiver:
         except TimeoutError:
             return
         finally:
+            self._sender = None
             await sender.close()
+
+    async def history(self, device: Device, prop: str, limit: int) -> list[dict[str, Any]] | None:
+        """What the destination has of a property; None when it is no database that can be asked."""
+        if self._sender is None or not is_database(self._sender):
+            return None
+        return await cast(Database, self._sender).history(device, prop, limit)
 
 
 class PushHub:
@@ -85,13 +95,14 @@ class PushHub:
 
     def __init__(self) -> None:
         self._receivers: dict[str, _Receiver] = {}
+        self._gone: dict[str, tuple[int, int, int]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def push(self, reading: Reading) -> None:
         """Queue a value for every push method of its property."""
         for target in reading.prop.push:
-            key = target.kind + json.dumps(target.options, sort_keys=True, default=str)
+            key = _key(target)
             receiver = self._receivers.get(key)
             if receiver is None:
                 if self._group is None or self._session is None or len(self._receivers) >= _RECEIVERS:
@@ -99,6 +110,29 @@ class PushHub:
                 receiver = self._receivers[key] = _Receiver(target, self._session)
                 self._group.create_task(self._keep(key, receiver))
             receiver.put(reading)
+
+    async def history(self, device: Device, limit: int) -> list[dict[str, Any]] | None:
+        """What databases have of a device, `limit` values a property; None when it has none to ask.
+
+        Raises:
+            EdgehiveError: the database does not answer.
+        """
+        found: list[dict[str, Any]] | None = None
+        for prop in device.properties.values():
+            for target in prop.push:
+                receiver = self._receivers.get(_key(target))
+                rows = await receiver.history(device, prop.name, limit) if receiver is not None else None
+                if rows is not None:
+                    found = (found or []) + rows
+                    break
+        return found
+
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """Values sent, failed and dropped, by kind of push method, since the mapper started."""
+        result = dict(self._gone)
+        for receiver in self._receivers.values():
+            _add(result, receiver)
+        return result
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -114,3 +148,13 @@ class PushHub:
             await receiver.run()
         finally:
             self._receivers.pop(key, None)
+            _add(self._gone, receiver)
+
+
+def _key(target: PushTarget) -> str:
+    return target.kind + json.dumps(target.options, sort_keys=True, default=str)
+
+
+def _add(totals: dict[str, tuple[int, int, int]], receiver: _Receiver) -> None:
+    sent, failed, dropped = totals.get(receiver.kind, (0, 0, 0))
+    totals[receiver.kind] = (sent + receiver.sent, failed + receiver.failed, dropped + receiver.dropped)

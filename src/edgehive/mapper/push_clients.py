@@ -1,9 +1,7 @@
-"""One sender for each push method; the libraries of databases are imported when a device asks for one."""
+"""What a push method is, and the two that need no database; libraries are imported when a device asks for them."""
 
 import asyncio
 import contextlib
-import json
-import os
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -12,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from edgehive.kit.errors import EdgehiveError, Unreachable
-from edgehive.mapper.model import PushTarget
+from edgehive.mapper.model import Device, PushTarget
 from edgehive.mapper.worker import Reading
 
 
@@ -35,6 +33,22 @@ class Sender(Protocol):
         """Let go of the destination."""
 
 
+class Database(Sender, Protocol):
+    """A destination that can be asked for what it was sent."""
+
+    async def history(self, device: Device, prop: str, limit: int) -> list[dict[str, Any]]:
+        """The newest values of a property, newest first, under mapper-framework's names.
+
+        Raises:
+            EdgehiveError: the database does not answer, or not as it should.
+        """
+
+
+def is_database(sender: object) -> bool:
+    """Whether `sender` has a `Database.history`."""
+    return callable(getattr(sender, "history", None))
+
+
 def make_sender(target: PushTarget, session: aiohttp.ClientSession) -> Sender:
     """The sender of a push method.
 
@@ -46,10 +60,14 @@ def make_sender(target: PushTarget, session: aiohttp.ClientSession) -> Sender:
             return HttpSender(target, session)
         case "mqtt":
             return MqttSender(target)
-        case "influxdb2":
-            return InfluxSender(target, session)
-        case "redis":
-            return RedisSender(target)
+        case "influxdb2" | "redis" | "mysql" | "tdengine":
+            from edgehive.mapper.push_databases import make_database
+
+            return make_database(target)
+        case "otel":
+            from edgehive.mapper.push_otel import OtelSender
+
+            return OtelSender(target)
         case _:
             raise Unsupported(f"there is no push method {target.kind}")
 
@@ -132,101 +150,6 @@ class MqttSender:
             await self._stack.aclose()
 
 
-class InfluxSender:
-    """InfluxDB 2 by its line protocol; the token is in the environment as TOKEN, as in KubeEdge."""
-
-    def __init__(self, target: PushTarget, session: aiohttp.ClientSession) -> None:
-        client = target.options.get("influxdb2ClientConfig", {})
-        data = target.options.get("influxdb2DataConfig", {})
-        if not client.get("url") or not client.get("bucket"):
-            raise Unsupported("pushMethod.dbMethod.influxdb2 needs a url and a bucket")
-        self._url = client["url"].rstrip("/") + "/api/v2/write"
-        self._query = {"org": client.get("org", ""), "bucket": client["bucket"], "precision": "ms"}
-        self._head = _escape(data.get("measurement") or "devices")
-        for name, value in sorted(data.get("tag", {}).items()):
-            if name and value:
-                self._head += f",{_escape(name)}={_escape(value)}"
-        self._field = data.get("fieldKey", "")
-        self._session = session
-
-    def line(self, reading: Reading) -> str:
-        """The value as a line."""
-        value = reading.value
-        if isinstance(value, bool):
-            text = "true" if value else "false"
-        elif isinstance(value, int):
-            text = f"{value}i"
-        elif isinstance(value, float):
-            text = repr(value)
-        else:
-            text = '"' + reading.text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return f"{self._head} {_escape(self._field or reading.prop.name)}={text} {int(reading.at * 1000)}"
-
-    async def send(self, reading: Reading) -> None:
-        headers = {"Authorization": f"Token {os.environ.get('TOKEN', '')}"}
-        try:
-            async with (
-                asyncio.timeout(10),
-                self._session.post(
-                    self._url, params=self._query, data=self.line(reading), headers=headers
-                ) as answer,
-            ):
-                text = await answer.text()
-        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise Unreachable(f"{type(exc).__name__}: {exc}") from exc
-        if answer.status >= 500 or answer.status == 429:
-            raise Unreachable(f"InfluxDB answers {answer.status}")
-        if answer.status >= 400:
-            raise EdgehiveError(f"InfluxDB answers {answer.status}: {text[:200]}")
-
-    async def close(self) -> None:
-        """Nothing is kept."""
-
-
-class RedisSender:
-    """KubeEdge: a sorted set of the device's name, scored by time; the password is in PASSWORD."""
-
-    def __init__(self, target: PushTarget) -> None:
-        try:
-            import redis.asyncio
-            import redis.exceptions
-        except ImportError as exc:
-            raise Unsupported(
-                "pushMethod.dbMethod.redis needs redis: pip install 'edgehive[mapper-redis]'"
-            ) from exc
-        config = target.options.get("redisClientConfig", {})
-        parts = urlsplit(f"redis://{config.get('addr', '')}")
-        if not parts.hostname:
-            raise Unsupported("pushMethod.dbMethod.redis has no addr")
-        self._errors = redis.exceptions.RedisError
-        self._client = redis.asyncio.Redis(
-            host=parts.hostname,
-            port=parts.port or 6379,
-            db=int(config.get("db", 0)),
-            password=os.environ.get("PASSWORD") or None,
-            socket_timeout=5,
-        )
-
-    async def send(self, reading: Reading) -> None:
-        try:
-            await self._client.zadd(
-                reading.device.name, {json.dumps(json_model(reading)): int(reading.at * 1000)}
-            )
-        except (self._errors, OSError) as exc:
-            raise Unreachable(f"Redis: {exc}") from exc
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self._client.aclose()
-
-
-def _escape(text: str) -> str:
-    """A measurement, tag or field name of the line protocol."""
-    for char in ("\\", ",", "=", " "):
-        text = text.replace(char, "\\" + char)
-    return text.replace("\n", " ")
-
-
 def stamp(seconds: float) -> str:
     """``YYYY-MM-DD hh:mm:ss``, as mapper-framework writes times."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -234,11 +157,18 @@ def stamp(seconds: float) -> str:
 
 def json_model(reading: Reading) -> dict[str, Any]:
     """A value under the names that mapper-framework uses."""
+    return data_model(
+        reading.device, reading.prop.name, reading.text, reading.prop.type.lower(), int(reading.at * 1000)
+    )
+
+
+def data_model(device: Device, prop: str, text: str, kind: str, milliseconds: int) -> dict[str, Any]:
+    """mapper-framework's DataModel."""
     return {
-        "DeviceName": reading.device.name,
-        "PropertyName": reading.prop.name,
-        "Namespace": reading.device.namespace,
-        "Value": reading.text,
-        "Type": reading.prop.type.lower(),
-        "TimeStamp": int(reading.at * 1000),
+        "DeviceName": device.name,
+        "PropertyName": prop,
+        "Namespace": device.namespace,
+        "Value": text,
+        "Type": kind,
+        "TimeStamp": milliseconds,
     }

@@ -1,5 +1,6 @@
 """The REST API of KubeEdge's mapper-framework, and the metrics, on one port."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -7,20 +8,31 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edgehive.aio.http import Request, Response
+from edgehive.kit.errors import EdgehiveError
 from edgehive.mapper.driver import DeviceError
+from edgehive.mapper.push import PushHub
 from edgehive.mapper.push_clients import json_model
 from edgehive.mapper.service import MapperService
 from edgehive.mapper.values import ValueProblem
 from edgehive.mapper.worker import ONLINE, DeviceWorker
 
 _PREFIX = "/api/v1/"
+_HISTORY = 100  # values of each property that a database is asked for
+_HISTORY_SECONDS = 15.0
 
 
 class RestApi:
     """Answers requests about the devices of one mapper; the framework uses GET for everything, also for writing."""
 
-    def __init__(self, service: MapperService, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        service: MapperService,
+        *,
+        pushes: PushHub | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._service = service
+        self._pushes = pushes
         self._wall = wall
 
     async def handle(self, request: Request) -> Response:
@@ -43,8 +55,8 @@ class RestApi:
                 return await self._call(request, (namespace, name), method, prop, data)
             case ["meta", "model", namespace, name]:
                 return self._model(request, namespace, name)
-            case ["database", _, _]:
-                return self._answer(request, 503, Message="there is no database to read from")
+            case ["database", namespace, name]:
+                return await self._history(request, namespace, name)
             case _:
                 return self._answer(request, 404, Message="there is no such resource")
 
@@ -98,6 +110,19 @@ class RestApi:
             return self._answer(request, 500, Message=str(exc))
         return self._answer(request, 200, Message=f"Write data to device {'/'.join(device)} successfully.")
 
+    async def _history(self, request: Request, namespace: str, name: str) -> Response:
+        worker = self._service.worker(namespace, name)
+        if worker is None:
+            return self._answer(request, 404, Message=f"there is no device {namespace}/{name}")
+        try:
+            async with asyncio.timeout(_HISTORY_SECONDS):
+                rows = await self._pushes.history(worker.device, _HISTORY) if self._pushes else None
+        except (EdgehiveError, TimeoutError) as exc:
+            return self._answer(request, 503, Message=f"the database does not answer: {exc}")
+        if rows is None:
+            return self._answer(request, 503, Message="there is no database to read from")
+        return self._answer(request, 200, Data=rows)
+
     def _model(self, request: Request, namespace: str, name: str) -> Response:
         worker = self._service.worker(namespace, name)
         model = self._service.model(namespace, worker.device.model if worker else name)
@@ -136,6 +161,12 @@ class RestApi:
             "mapper_devices_online": sum(worker.state == ONLINE for worker in workers),
         }
         lines = [f"{name} {value}" for name, value in single.items()]
+        counts = self._pushes.counts() if self._pushes is not None else {}
+        for index, result in enumerate(("sent", "failed", "dropped")):
+            lines += [
+                f'mapper_pushes_total{{method="{kind}",result="{result}"}} {numbers[index]}'
+                for kind, numbers in counts.items()
+            ]
         for field in ("reads", "read_errors", "writes", "write_errors", "connects"):
             lines += [
                 f'mapper_device_{field}_total{{device="{_label(worker)}"}} {getattr(worker.counters, field)}'
