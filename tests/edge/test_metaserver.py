@@ -1,197 +1,24 @@
 """MetaServer and DynamicController together, over an embedded API server; the link is a pair of calls."""
 
 import asyncio
-import contextlib
-import io
-import itertools
 import json
-import shutil
-from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 
-from edgehive.aio.kubeauth import load_kubeconfig
-from edgehive.aio.kubeclient import KubeClient, object_path
-from edgehive.apiserver.app import ApiServer, ApiServerOptions
-from edgehive.cloud.dynamic import DynamicController
-from edgehive.cloud.dynamic_watch import Watches
 from edgehive.edge.config import EdgeCoreConfig, MetaManager, Modules
 from edgehive.edge.config import MetaServer as MetaServerConfig
-from edgehive.edge.metaserver import MetaServer, check_config
-from edgehive.edge.store import EdgeStore
-from edgehive.kit.errors import Unreachable, UserError
-from edgehive.kube.api import WriteOptions
+from edgehive.edge.metaserver import check_config
+from edgehive.kit.errors import UserError
 from edgehive.kube.refs import CONFIGMAPS, GVR
-from edgehive.store.log import MemoryLog
-from edgehive.wire.message import OK, Message
-
-DEFAULT = WriteOptions(namespace="default")
-
-
-class Link:
-    """The link of both ends: up, down, or up and silent."""
-
-    def __init__(self) -> None:
-        self.connected = True
-        self.silent = False
-        self.callbacks = []
-        self.waiting = {}
-        self.down = None
-        self.inject = None
-        self.requests = []
-        self.numbers = itertools.count()
-
-    def stamp(self):
-        return f"m{next(self.numbers)}", 1
-
-    async def request(self, message: Message, timeout: float = 60.0) -> Message:
-        self.requests.append(message)
-        if not self.connected:
-            raise Unreachable("not connected")
-        answer = self.waiting[message.id] = asyncio.get_running_loop().create_future()
-        if not self.silent:
-            self.down.receive("edge-1", message)
-        return await answer
-
-    def on_connection(self, callback) -> None:
-        self.callbacks.append(callback)
-
-    def from_cloud(self, _node, outbound) -> None:
-        message = outbound.message
-        if not self.connected or self.silent:
-            return
-        waiting = self.waiting.pop(message.parent_id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message)
-        elif not message.parent_id and message.content != OK:
-            self.inject(message)
-
-    def switch(self, up: bool) -> None:
-        self.connected = up
-        if not up:
-            for waiting in self.waiting.values():
-                waiting.cancel()
-            self.waiting.clear()
-        for callback in self.callbacks:
-            callback(up)
-
-
-class Lab:
-    def __init__(self, tmp_path: Path) -> None:
-        self.path = tmp_path
-        self.link = Link()
-        self.api: KubeClient
-        self.server: MetaServer
-        self.watches: Watches
-        self.store: EdgeStore | None = None
-
-    async def cloud(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup) -> None:
-        server = ApiServer(ApiServerOptions(directory=self.path / "cp", port=0), log_=MemoryLog())
-        await server.start()
-        stack.callback(group.create_task(server.run()).cancel)
-        (self.path / "kubeconfig").write_text(server.kubeconfig())
-        self.api = await stack.enter_async_context(KubeClient(load_kubeconfig(self.path / "kubeconfig")))
-        self.watches = Watches(
-            api=self.api,
-            shared=dict,
-            allowed=self.allowed,
-            send=self.link.from_cloud,
-            connected=lambda _: self.link.connected,
-            stamp=self.link.stamp,
-        )
-        stack.callback(group.create_task(self.watches.run()).cancel)
-        self.link.down = DynamicController(
-            api=self.api,
-            path=object_path,
-            watches=self.watches,
-            answer=self.link.from_cloud,
-            stamp=self.link.stamp,
-            impersonate=False,
-            start=group.create_task,
-        )
-
-    async def allowed(self, application) -> None:
-        return None
-
-    def edge(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup) -> None:
-        self.link.callbacks.clear()
-        self.store = EdgeStore(self.path / "edge.db")
-        self.server = MetaServer(
-            address=("127.0.0.1", 0),
-            node="edge-1",
-            store=self.store,
-            link=self.link,
-            stamp=self.link.stamp,
-            runtime=None,
-            pod=lambda namespace, name: None,
-        )
-        self.link.inject = self.server.inject
-        self.task = group.create_task(self.server.run())
-        stack.callback(self.close_store)
-        stack.callback(self.task.cancel)
-
-    def close_store(self) -> None:
-        store, self.store = self.store, None
-        if store is not None:
-            store.close()
-
-    async def url(self) -> str:
-        while not self.server.port:
-            await asyncio.sleep(0.01)
-        return f"http://127.0.0.1:{self.server.port}"
-
-    async def ask(self, path: str, method: str = "GET", body=None, **headers):
-        url = await self.url()
-        data = io.BytesIO(msgspec.json.encode(body)) if body is not None else None
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(
-                method, url + path, data=data, headers={"Content-Type": "application/json"} | headers
-            ) as answer,
-        ):
-            return answer.status, json.loads(await answer.read() or b"null"), answer.headers
-
-    async def put(self, name: str, **data: str) -> dict:
-        body = {"metadata": {"name": name}, "data": data}
-        return json.loads(await self.api.create(CONFIGMAPS, msgspec.json.encode(body), DEFAULT))
-
-
-@contextlib.asynccontextmanager
-async def laboratory(tmp_path):
-    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        stack_of_test = await stack.enter_async_context(contextlib.AsyncExitStack())
-        lab = Lab(tmp_path)
-        await lab.cloud(stack_of_test, group)
-        lab.edge(stack_of_test, group)
-        lab.group, lab.stack = group, stack_of_test
-        yield lab
-        await stack_of_test.aclose()
-
-
-def with_lab(test):
-    """Everything of the laboratory begins and ends within the test."""
-
-    async def run(tmp_path):
-        async with laboratory(tmp_path) as lab:
-            await test(lab)
-
-    run.__name__ = test.__name__
-    return run
-
+from tests.support.metaserver_lab import DEFAULT, until, with_lab
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 def names(found):
     return sorted(item["metadata"]["name"] for item in found["items"])
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 @with_lab
@@ -355,34 +182,6 @@ def test_only_loopback_is_served_and_the_gate_is_refused():
     for wrong in (config("0.0.0.0:10550"), config("169.254.30.10:10550"), config(requireAuthorization=True)):
         with pytest.raises(UserError):
             check_config(wrong)
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-@with_lab
-async def test_kubectl(lab):
-    url = await lab.url()
-
-    async def kubectl(*args):
-        command = ["kubectl", "-s", url, "--cache-dir", str(lab.path / "cache"), *args]
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"KUBECONFIG": "/dev/null"},
-        )
-        out, errors = await child.communicate()
-        return child.returncode, out.decode(), errors.decode()
-
-    assert (await kubectl("create", "configmap", "k", "--from-literal=a=1"))[0] == 0
-    assert "k " in (await kubectl("get", "cm", "-n", "default"))[1]
-    lab.link.switch(False)
-    code, out, errors = await kubectl("get", "cm", "-n", "default")
-    assert code == 0
-    assert "k " in out
-    assert "not reachable" in errors
-    code, _, errors = await kubectl("delete", "cm", "k", "-n", "default")
-    assert code == 1
-    assert "ServiceUnavailable" in errors
 
 
 @with_lab

@@ -14,6 +14,7 @@ from edgehive.kube.status import ApiStatus
 BODY_LIMIT = 3 * 1024 * 1024  # what a Kubernetes API server takes in one request
 _PREFETCH = 64 * 1024  # of a body that nobody has asked for yet
 _RAW_HIGH = 256 * 1024
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 
 
 class HttpError(EdgehiveError):
@@ -140,6 +141,10 @@ class Request:
         """The first value of a query parameter."""
         values = self.query.get(name)
         return values[0] if values else default
+
+    def flag(self, name: str) -> bool:
+        """Whether a query parameter is true, in any spelling that Go's `strconv.ParseBool` takes."""
+        return self.param(name) in _TRUE
 
     def header_values(self, name: str) -> list[str]:
         """Every value of a repeatable header."""

@@ -127,7 +127,7 @@ class Face:
         verb = _VERBS.get(request.method, request.method.lower())
         if target is None:
             return verb
-        if verb == "get" and (target.watch or request.param("watch") in {"true", "1"}):
+        if verb == "get" and (target.watch or request.flag("watch")):
             return "watch" if not target.subresource else verb
         if verb == "get" and not target.name:
             return "list"

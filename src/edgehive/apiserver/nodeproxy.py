@@ -158,12 +158,12 @@ def _container(request: Request, pod: Mapping[str, Any], name: str) -> str:
 
 
 def _log_query(request: Request) -> list[tuple[str, str]]:
-    query = [(flag, "true") for flag in _LOG_FLAGS if request.param(flag) in ("true", "1")]
+    query = [(flag, "true") for flag in _LOG_FLAGS if request.flag(flag)]
     return query + [(name, value) for name in _LOG_VALUES if (value := request.param(name))]
 
 
 def _exec_query(request: Request, kind: str) -> list[tuple[str, str]]:
     """The kubelet's names of the parameters of ``PodExecOptions``."""
     names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-    query = [(short, "1") for name, short in names.items() if request.param(name) in ("true", "1")]
+    query = [(short, "1") for name, short in names.items() if request.flag(name)]
     return query + [("command", word) for word in request.query.get("command", ()) if kind == "exec"]

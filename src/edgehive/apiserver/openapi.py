@@ -6,14 +6,8 @@ from edgehive.aio.http import Request, Response
 from edgehive.apiserver.catalog import Catalog
 from edgehive.apiserver.codec import encode
 from edgehive.apiserver.negotiate import accepted
-from edgehive.kube.openapi import (
-    V2_PROTOBUF,
-    V2_PROTOBUF_ACCEPT,
-    openapi_v2,
-    openapi_v2_protobuf,
-    openapi_v3,
-    openapi_v3_index,
-)
+from edgehive.kube.openapi import openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_index
+from edgehive.kube.openapi_protobuf import V2_PROTOBUF, V2_PROTOBUF_ACCEPT
 
 
 class OpenApi:

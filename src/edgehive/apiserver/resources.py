@@ -142,7 +142,7 @@ class Resources:
             manager,
             dry_run=dry_run(request),
             field_validation=validation,
-            force=request.param("force") in {"true", "1"},
+            force=request.flag("force"),
         )
 
     def _renderer(self, request: Request, call: Call, form: Form) -> Renderer:
@@ -150,7 +150,7 @@ class Resources:
 
     def _reply(self, request: Request, call: Call, raw: bytes, status: int = 200) -> Response:
         form = choose(request)
-        pretty = request.param("pretty") in {"true", "1"}
+        pretty = request.flag("pretty")
         body = self._renderer(request, call, form).one(raw)
         return respond(body, form, status=status, pretty=pretty, warnings=call.warnings)
 
@@ -162,7 +162,7 @@ class Resources:
     async def _list(self, request: Request, call: Call) -> Response:
         form = choose(request)
         found = self._registry.list(call, selection_of(request, call))
-        pretty = request.param("pretty") in {"true", "1"}
+        pretty = request.flag("pretty")
         return respond(self._renderer(request, call, form).many(found), form, pretty=pretty)
 
     async def _watch(self, request: Request, call: Call) -> Response:
@@ -171,8 +171,8 @@ class Resources:
         watch = WatchRequest(
             selection_of(request, call, watch=True),
             self._timeout(request),
-            request.param("allowWatchBookmarks") in {"true", "1"},
-            None if not initial else initial in {"true", "1"},
+            request.flag("allowWatchBookmarks"),
+            None if not initial else request.flag("sendInitialEvents"),
         )
         lines = self._registry.watch(call, watch)
         stream = stream_lines(lines, self._renderer(request, call, form))
@@ -301,7 +301,7 @@ def delete_options(request: Request, body: Any) -> DeleteOptions:
     if request.param("propagationPolicy"):
         options["propagationPolicy"] = request.param("propagationPolicy")
     if request.param("orphanDependents"):
-        options["orphanDependents"] = request.param("orphanDependents") in {"true", "1"}
+        options["orphanDependents"] = request.flag("orphanDependents")
     return DeleteOptions.parse(options)
 
 

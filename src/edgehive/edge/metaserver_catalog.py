@@ -71,6 +71,10 @@ class Catalog:
             self._rows = {k: v for k, v in self._rows.items() if GVR(*k, "").prefix != path}
         return body
 
+    def renew(self) -> None:
+        """Ask for every document again when it is needed: a kind has been made or removed."""
+        self._asked.clear()
+
     # resources
 
     def find(self, group: str, version: str, resource: str) -> ResourceInfo | None:

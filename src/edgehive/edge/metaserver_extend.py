@@ -66,7 +66,7 @@ class Extensions:
         command = request.query.get("command") or []
         if not command:
             raise bad_request("command is missing")
-        if request.param("tty") in {"true", "1"}:
+        if request.flag("tty"):
             raise ApiStatus(406, "NotAcceptable", "a terminal cannot be had here; use exec without --tty")
         wanted = request.param("container")
         containers = await self._containers(target.namespace, target.name)

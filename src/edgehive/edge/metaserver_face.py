@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from edgehive.aio.http import Request, Response
 from edgehive.apiserver.context import Call, Selection, User
-from edgehive.apiserver.negotiate import JSON, Form, media_of
+from edgehive.apiserver.negotiate import JSON, Form, accepted, media_of
 from edgehive.apiserver.negotiate import BodyReader as Bodies
 from edgehive.apiserver.paths import Target, parse_target
 from edgehive.apiserver.render import quoted, respond
@@ -21,6 +21,7 @@ from edgehive.edge.metaserver_registry import EdgeRegistry, selects
 from edgehive.edge.metaserver_store import Replica
 from edgehive.edge.metaserver_sync import Follower, Freshness
 from edgehive.kit.errors import StorageError, Unreachable
+from edgehive.kube.openapi_protobuf import V2_PROTOBUF, V2_PROTOBUF_ACCEPT
 from edgehive.kube.refs import GVR, is_dns_subdomain
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus, bad_request, forbidden
@@ -91,6 +92,10 @@ class MetaFace:
         if not (is_pass_through(path, verb) or (verb == "get" and is_openapi_part(path))):
             raise ApiStatus(404, "NotFound", "the server could not find the requested resource")
         body = await self.catalog.document(path)
+        if path == "/openapi/v2" and _wants_protobuf(request):
+            from edgehive.edge.metaserver_openapi import to_protobuf
+
+            return Response(200, await to_protobuf(body), {"content-type": V2_PROTOBUF, "vary": "Accept"})
         plain = path in {"/healthz", "/livez", "/readyz"}
         return Response(200, body, dict(_TEXT) if plain else {"content-type": JSON})
 
@@ -127,12 +132,19 @@ class MetaFace:
         return respond(raw, Form(), status=201 if verb == "create" else 200)
 
 
+def _wants_protobuf(request: Request) -> bool:
+    for media, _ in accepted(request):
+        if media in {V2_PROTOBUF_ACCEPT, JSON, "*/*", "application/*"}:
+            return media == V2_PROTOBUF_ACCEPT
+    return False
+
+
 def verb_of(request: Request, target: Target | None) -> str:
     """The verb of Kubernetes that a request means."""
     verb = _VERBS.get(request.method, request.method.lower())
     if target is None:
         return verb
-    if verb == "get" and not target.subresource and (target.watch or request.param("watch") in {"true", "1"}):
+    if verb == "get" and not target.subresource and (target.watch or request.flag("watch")):
         return "watch"
     if verb == "get" and not target.name:
         return "list"

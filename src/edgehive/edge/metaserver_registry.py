@@ -17,6 +17,7 @@ from edgehive.edge.metaserver_store import Replica, View
 from edgehive.edge.metaserver_sync import Follower, Freshness, Scope
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.meta import decode_partial
+from edgehive.kube.refs import CRDS
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus
@@ -135,6 +136,7 @@ class EdgeRegistry:
             self._follower.application(_key(call), apps.DELETE, option), _WRITE_WAIT
         )
         if not dry_run:
+            self._written(call)
             await self._after_delete(call)
         if raw and b'"metadata"' in raw:
             return raw, True
@@ -197,6 +199,11 @@ class EdgeRegistry:
         """Show a client its own write in its next read."""
         if not call.dry_run and decode_partial(raw).kind == call.info.kind:
             self._replica.put(call.info.gvr, [raw])
+            self._written(call)
+
+    def _written(self, call: Call) -> None:
+        if call.info.gvr == CRDS:
+            self.catalog.renew()
 
 
 def scope_of(call: Call, selection: Selection) -> Scope:

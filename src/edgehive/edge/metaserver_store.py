@@ -42,11 +42,20 @@ CREATE TABLE IF NOT EXISTS edgehive_scope (
     revision INTEGER NOT NULL,
     synced REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS edgehive_deleted (
+    group_version_resource TEXT NOT NULL PRIMARY KEY,
+    revision INTEGER NOT NULL
+);
 """
 _INSERT = (
     "INSERT OR REPLACE INTO meta_v2 (key, group_version_resource, namespace, name, resource_version, value)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
+_NOTE_DELETION = (
+    "INSERT INTO edgehive_deleted (group_version_resource, revision) VALUES (?1, ?2)"
+    " ON CONFLICT (group_version_resource) DO UPDATE SET revision = max(revision, ?2)"
+)
+"""A deletion leaves no row whose version a client could go on from after a restart."""
 WINDOW_EVENTS: Final = 1024
 WINDOW_BYTES: Final = 256 << 10
 _DOCUMENT = "edgehive/document"
@@ -187,9 +196,10 @@ class Replica:
         held = self.get(key)
         if held is None or (uid and held.uid and uid != held.uid):
             return
+        event = _deletion(held, last)
         with self._store.transaction() as db:
-            db.execute("DELETE FROM meta_v2 WHERE key = ?", (str(key),))
-        self._tell(key.gvr, [_deletion(held, last)])
+            self._delete(db, key, event.revision)
+        self._tell(key.gvr, [event])
 
     def replace(self, gvr: GVR, raws: Sequence[bytes], revision: int, gone: Iterable[ResourceKey]) -> None:
         """Take over a list of the cloud at `revision`; `gone` is what it should have shown and did not."""
@@ -209,7 +219,7 @@ class Replica:
                 held = self.get(key)
                 if held is None or held.version > revision:
                     continue
-                db.execute("DELETE FROM meta_v2 WHERE key = ?", (str(key),))
+                self._delete(db, key, revision)
                 events.append(_deletion(held, _at(held.raw, revision)))
         self._tell(gvr, sorted(events, key=lambda e: e.revision))
         if window is not None:
@@ -227,6 +237,11 @@ class Replica:
         db.execute(_INSERT, row)
         before = Record(held.raw, held.version) if held is not None else None
         return Event(meta.rv, _short(key), raw, before, Record(raw, meta.rv))
+
+    @staticmethod
+    def _delete(db: sqlite3.Connection, key: ResourceKey, revision: int) -> None:
+        db.execute("DELETE FROM meta_v2 WHERE key = ?", (str(key),))
+        db.execute(_NOTE_DELETION, (format_gvr(key.gvr), revision))
 
     def _tell(self, gvr: GVR, events: Iterable[Event]) -> None:
         window = self._windows.get(gvr)
@@ -253,7 +268,8 @@ class Replica:
     def _last(self, gvr: GVR) -> int:
         sql = (
             "SELECT max((SELECT coalesce(max(resource_version), 0) FROM meta_v2 WHERE group_version_resource = ?1),"
-            " (SELECT coalesce(max(revision), 0) FROM edgehive_scope WHERE group_version_resource = ?1))"
+            " (SELECT coalesce(max(revision), 0) FROM edgehive_scope WHERE group_version_resource = ?1),"
+            " (SELECT coalesce(max(revision), 0) FROM edgehive_deleted WHERE group_version_resource = ?1))"
         )
         return int(self._store.query(sql, (format_gvr(gvr),))[0][0])
 

@@ -45,12 +45,6 @@ _SCALARS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-V2_PROTOBUF_ACCEPT = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-"""What Go clients send in ``Accept``."""
-V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""What to answer in ``Content-Type``: the name above is no valid media type, and Go clients refuse it there."""
-
-
 def openapi_v2(infos: Iterable[ResourceInfo]) -> dict[str, Any]:
     """Return the ``/openapi/v2`` document as JSON values."""
     served = list(infos)

@@ -9,11 +9,19 @@ from typing import Any
 
 import msgspec
 
+V2_PROTOBUF_ACCEPT = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+"""What Go clients send in ``Accept``."""
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""What to answer in ``Content-Type``: the name above is no valid media type, and Go clients refuse it there."""
+
 
 def encode_document(document: Mapping[str, Any]) -> bytes:
-    """Encode a version 2 document."""
+    """Encode a version 2 document; references to shared parameters are resolved."""
     info = document["info"]
-    paths = b"".join(_field(2, _named(path, _path_item(item))) for path, item in document["paths"].items())
+    shared = {f"#/parameters/{name}": p for name, p in (document.get("parameters") or {}).items()}
+    paths = b"".join(
+        _field(2, _named(path, _path_item(item, shared))) for path, item in document["paths"].items()
+    )
     definitions = b"".join(_field(1, _named(n, _schema(s))) for n, s in document["definitions"].items())
     return b"".join(
         (
@@ -77,27 +85,34 @@ def _extensions(number: int, value: Mapping[str, Any]) -> bytes:
 _METHODS = (("get", 2), ("put", 3), ("post", 4), ("delete", 5), ("options", 6), ("head", 7), ("patch", 8))
 
 
-def _path_item(item: Mapping[str, Any]) -> bytes:
-    out = [_field(number, _operation(item[name])) for name, number in _METHODS if name in item]
-    out += [_field(9, _parameter(parameter)) for parameter in item.get("parameters", ())]
-    return b"".join(out)
+_Shared = Mapping[str, Mapping[str, Any]]
 
 
-def _operation(operation: Mapping[str, Any]) -> bytes:
-    responses = b"".join(
-        _field(
-            1,
-            _named(code, _field(1, _text(1, r["description"]) + _field(2, _field(1, _schema(r["schema"]))))),
-        )
-        for code, r in operation["responses"].items()
-    )
+def _path_item(item: Mapping[str, Any], shared: _Shared) -> bytes:
+    out = [_field(number, _operation(item[name], shared)) for name, number in _METHODS if name in item]
+    return b"".join([*out, *_parameters(9, item, shared)])
+
+
+def _parameters(number: int, holder: Mapping[str, Any], shared: _Shared) -> list[bytes]:
+    found = (shared.get(p.get("$ref", ""), p) for p in holder.get("parameters") or ())
+    return [_field(number, _parameter(parameter)) for parameter in found if "in" in parameter]
+
+
+def _response(response: Mapping[str, Any]) -> bytes:
+    schema = response.get("schema")
+    body = _field(2, _field(1, _schema(schema))) if schema else b""
+    return _field(1, _text(1, response.get("description")) + body)
+
+
+def _operation(operation: Mapping[str, Any], shared: _Shared) -> bytes:
+    responses = b"".join(_field(1, _named(code, _response(r))) for code, r in operation["responses"].items())
     return b"".join(
         (
             _text(3, operation.get("description")),
             _text(5, operation.get("operationId")),
             _texts(6, operation.get("produces")),
             _texts(7, operation.get("consumes")),
-            *(_field(8, _parameter(parameter)) for parameter in operation.get("parameters", ())),
+            *_parameters(8, operation, shared),
             _field(9, responses),
             _extensions(13, operation),
         )
@@ -111,7 +126,7 @@ def _parameter(parameter: Mapping[str, Any]) -> bytes:
         body = (
             _text(2, parameter["name"])
             + _text(3, place)
-            + _flag(4, parameter["required"])
+            + _flag(4, parameter.get("required"))
             + _field(5, _schema(parameter["schema"]))
         )
         return _field(1, _field(1, body))
