@@ -22,10 +22,10 @@ from edgehive.apiserver.negotiate import choose
 from edgehive.apiserver.nodeauthz import check_mirror
 from edgehive.apiserver.paths import Target, parse_target
 from edgehive.apiserver.protobuf import ProtobufDecoder
-from edgehive.apiserver.rules import Attributes
 from edgehive.apiserver.signer import ChildSigner, LocalSigner, SignerError
 from edgehive.apiserver.tokens import Bound, Tokens
 from edgehive.kit.errors import UserError
+from edgehive.kube.rules import Attributes
 from edgehive.kube.status import ApiStatus
 from edgehive.store.log import MemoryLog
 

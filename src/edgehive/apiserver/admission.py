@@ -36,7 +36,10 @@ def forbidden(call: Call, name: str, why: str, causes: list[dict[str, str]] | No
 
 
 class Admission:
-    """Mutates and refuses objects on their way in; `token` draws random name parts."""
+    """Mutates and refuses objects on their way in.
+
+    `token` draws random name parts; `guard` refuses what the caller may not grant to others.
+    """
 
     def __init__(
         self,
@@ -46,11 +49,13 @@ class Admission:
         token: Callable[[int], str],
         service_network: str = "10.96.0.0/16",
         node_ports: range = range(30000, 32768),
+        guard: Callable[[Call, Object], None] = lambda call, obj: None,
     ) -> None:
         self._clock = clock
         self._storage = storage
         self._network = ipaddress.ip_network(service_network)
         self._token = token
+        self._guard = guard
         self._node_ports = node_ports
         self._next_address = 0
         self._next_port = 0
@@ -63,6 +68,7 @@ class Admission:
         """
         if call.info.namespaced:
             self._namespace(call, obj)
+        self._guard(call, obj)
         match qualified(call.info):
             case "pods":
                 self._pod(call, obj)
@@ -83,6 +89,7 @@ class Admission:
         """
         if call.subresource:
             return
+        self._guard(call, obj)
         match qualified(call.info):
             case "services":
                 self._service(obj)

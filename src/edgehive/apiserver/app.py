@@ -42,6 +42,7 @@ from edgehive.apiserver.metrics import Metrics
 from edgehive.apiserver.nodeproxy import NodeAccess, NodeProxy
 from edgehive.apiserver.openapi import OpenApi
 from edgehive.apiserver.pki import PkiDir
+from edgehive.apiserver.rbac import GrantGuard
 from edgehive.apiserver.registry import Registry
 from edgehive.apiserver.resources import Resources
 from edgehive.apiserver.reviews import Reviews
@@ -100,8 +101,16 @@ class ApiServer:
         self.catalog = Catalog(BUILTIN)
         self._signer = ChildSigner(self.pki.key("sa"))
         self._tokens = Tokens(self._signer, clock.new_id)
+        self._authorizer = Authorizer(storage=self.storage, bindings=static_bindings())
+        guard = GrantGuard(
+            allows=self._authorizer.allows, rules=self._authorizer.rules, policy=self._authorizer.policy
+        )
         self._admission = Admission(
-            storage=self.storage, clock=clock, token=self._token, service_network=options.service_network
+            storage=self.storage,
+            clock=clock,
+            token=self._token,
+            service_network=options.service_network,
+            guard=guard.check,
         )
         self.registry: Registry
         self._http: HttpServer | None = None
@@ -183,7 +192,6 @@ class ApiServer:
         authenticator = Authenticator(
             storage=self.storage, tokens=self._tokens, now=self.clock.now, static=self._static_tokens()
         )
-        authorizer = Authorizer(storage=self.storage, bindings=static_bindings())
         metrics = Metrics()
         resources = Resources(
             registry=self.registry,
@@ -199,12 +207,12 @@ class ApiServer:
         }
         return Face(
             authenticator=authenticator,
-            authorizer=authorizer,
+            authorizer=self._authorizer,
             discovery=Discovery(self.catalog),
             openapi=OpenApi(self.catalog),
             health=Health(checks, product=__version__),
             resources=resources,
-            reviews=Reviews(authenticator=authenticator, authorizer=authorizer),
+            reviews=Reviews(authenticator=authenticator, authorizer=self._authorizer),
             metrics=metrics,
             metrics_text=lambda: metrics.render(self.storage, self.registry.watcher),
         )

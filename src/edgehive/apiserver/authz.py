@@ -1,7 +1,7 @@
 """Who may do what.
 
-A table of rules in the shape of RBAC (subjects, verbs, groups, resources, names, paths), and the node authorizer:
-a node sees itself and what its pods use. Rules are data, so that rules read from RBAC objects can join them.
+A table of rules for the parts of the system itself, the node authorizer (a node sees itself and what its pods use),
+and the roles and bindings in the store.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,9 @@ from typing import Any
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.context import User
 from edgehive.apiserver.nodeauthz import NodeAuthorizer
-from edgehive.apiserver.rules import READ, WRITE, Attributes, Rule
+from edgehive.apiserver.rbac import StoredPolicy, who
+from edgehive.kube.rbac import Policy
+from edgehive.kube.rules import READ, WRITE, Attributes, Rule
 from edgehive.kube.status import ApiStatus
 
 
@@ -95,18 +97,31 @@ def static_bindings() -> tuple[Binding, ...]:
 
 
 class Authorizer:
-    """Decides by the table, then by what a node is."""
+    """Decides by the table, then by what a node is, then by roles."""
 
     def __init__(self, *, storage: Storage, bindings: Iterable[Binding]) -> None:
         self._bindings = tuple(bindings)
         self._nodes = NodeAuthorizer(storage)
+        self._stored = StoredPolicy(storage)
 
     def allows(self, user: User, action: Attributes) -> bool:
         """Tell whether `user` may do it."""
-        return any(rule.allows(action) for rule in self.rules(user)) or self._nodes.allows(user, action)
+        return (
+            any(rule.allows(action) for rule in self._fixed(user))
+            or self._nodes.allows(user, action)
+            or self.policy().allows(who(user), action)
+        )
 
-    def rules(self, user: User) -> Iterator[Rule]:
-        """The rules of a user."""
+    def rules(self, user: User, namespace: str = "") -> Iterator[Rule]:
+        """The rules of a user for objects in `namespace`; without one, for what is in none."""
+        yield from self._fixed(user)
+        yield from self.policy().rules(who(user), namespace)
+
+    def policy(self) -> Policy:
+        """The roles and bindings of this moment."""
+        return self._stored.current()
+
+    def _fixed(self, user: User) -> Iterator[Rule]:
         for binding in self._bindings:
             if binding.binds(user):
                 yield from binding.rules

@@ -2,6 +2,7 @@
 
 import ipaddress
 
+from edgehive.apiserver.bootstrap_roles import default_roles
 from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import Object
 from edgehive.apiserver.context import LOCAL, Call
@@ -20,6 +21,8 @@ async def bootstrap(registry: Registry, *, address: str, port: int, service_addr
     for key, _ in list(registry.storage.scan("namespaces")):
         await registry.furnish(key)
     ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
+    for gvr, obj in default_roles():
+        await _ensure(registry, gvr, "", obj)
     labels = {"component": "apiserver", "provider": "kubernetes"}
     spec: Object = {"type": "ClusterIP", "ports": ports, "sessionAffinity": "None"}
     if service_address:

@@ -19,9 +19,9 @@ from edgehive.apiserver.openapi import OpenApi
 from edgehive.apiserver.paths import Target, parse_target
 from edgehive.apiserver.resources import Resources
 from edgehive.apiserver.reviews import Reviews
-from edgehive.apiserver.rules import Attributes
 from edgehive.kit.errors import StorageError
 from edgehive.kit.text import safe_label
+from edgehive.kube.rules import Attributes
 from edgehive.kube.selectors import FieldSelector
 from edgehive.kube.status import ApiStatus
 
@@ -141,7 +141,8 @@ class Face:
             target.group,
             target.resource,
             target.subresource,
-            target.namespace,
+            # A namespace is in itself: whoever may see everything in it may see it.
+            target.name if target.resource == "namespaces" and not target.group else target.namespace,
             target.name or (fields.exact("metadata.name") if fields else None) or "",
             version=target.version,
             field_node=fields.exact("spec.nodeName") if fields else None,

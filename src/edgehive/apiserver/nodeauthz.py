@@ -7,7 +7,7 @@ from typing import Any
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.codec import decode
 from edgehive.apiserver.context import User
-from edgehive.apiserver.rules import READ, WRITE, Attributes, Rule
+from edgehive.kube.rules import READ, WRITE, Attributes, Rule
 from edgehive.kube.status import ApiStatus
 
 _NODE_RULES = (

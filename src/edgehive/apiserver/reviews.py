@@ -6,7 +6,7 @@ from edgehive.apiserver.authn import Authenticator
 from edgehive.apiserver.authz import Authorizer
 from edgehive.apiserver.codec import Object, encode
 from edgehive.apiserver.context import User
-from edgehive.apiserver.rules import Attributes
+from edgehive.kube.rules import Attributes
 from edgehive.kube.status import ApiStatus, bad_request
 
 
@@ -41,7 +41,7 @@ class Reviews:
                 )
                 return self._access(asked, spec)
             case "SelfSubjectRulesReview":
-                return self._rules(user)
+                return self._rules(user, str(spec.get("namespace") or ""))
             case "SelfSubjectReview":
                 return {"userInfo": _user_info(user)}
             case _:
@@ -58,8 +58,8 @@ class Reviews:
             raise bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified")
         return {"allowed": self._authorizer.allows(user, action)}
 
-    def _rules(self, user: User) -> dict[str, Any]:
-        found = [rule.describe() for rule in self._authorizer.rules(user)]
+    def _rules(self, user: User, namespace: str) -> dict[str, Any]:
+        found = [rule.describe() for rule in self._authorizer.rules(user, namespace)]
         return {
             "resourceRules": [rule for rule in found if "resources" in rule],
             "nonResourceRules": [rule for rule in found if "nonResourceURLs" in rule],

@@ -4,6 +4,7 @@ from edgehive.kube.builtin_columns import COLUMNS
 from edgehive.kube.refs import GVR
 from edgehive.kube.resources import ALL_VERBS, Column, ResourceInfo
 from edgehive.kube.types import (
+    access,
     cluster,
     extensions,
     meta,
@@ -28,6 +29,7 @@ TYPES = TypeSet(
         workloads.TABLE,
         storage.TABLE,
         extensions.TABLE,
+        access.TABLE,
     ),
     HOOKS,
 )
@@ -162,8 +164,22 @@ def _rows() -> tuple[ResourceInfo, ...]:
         ),
         _row("coordination.k8s.io/v1", "leases", "Lease"),
         _row("discovery.k8s.io/v1", "endpointslices", "EndpointSlice"),
+        _row("node.k8s.io/v1", "runtimeclasses", "RuntimeClass", namespaced=False),
+        _row("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+        _row("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=False),
+        _row("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding"),
+        _row("rbac.authorization.k8s.io/v1", "roles", "Role"),
         _row("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", namespaced=False, short=("pc",)),
+        _row("storage.k8s.io/v1", "csidrivers", "CSIDriver", namespaced=False),
+        _row("storage.k8s.io/v1", "csinodes", "CSINode", namespaced=False),
         _row("storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False, short=("sc",)),
+        _row(
+            "storage.k8s.io/v1",
+            "volumeattachments",
+            "VolumeAttachment",
+            namespaced=False,
+            subresources=_STATUS,
+        ),
     )
 
 

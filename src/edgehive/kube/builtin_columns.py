@@ -12,6 +12,16 @@ def _wide(name: str, cell: str = "", path: str = "", type_: str = "string") -> C
     return Column(name, type=type_, priority=1, cell=cell, path=path)
 
 
+_BINDING = (
+    _NAME,
+    Column("Role", cell="binding_role"),
+    _AGE,
+    _wide("Users", "binding_users"),
+    _wide("Groups", "binding_groups"),
+    _wide("ServiceAccounts", "binding_accounts"),
+)
+
+
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "Pod": (
         _NAME,
@@ -151,6 +161,30 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("VolumeAttributesClass", cell="volume_attributes_class"),
         _AGE,
         _wide("VolumeMode", path=".spec.volumeMode"),
+    ),
+    "Role": (_NAME, Column("Created At", type="date", path=".metadata.creationTimestamp")),
+    "ClusterRole": (_NAME, Column("Created At", type="date", path=".metadata.creationTimestamp")),
+    "RoleBinding": _BINDING,
+    "ClusterRoleBinding": _BINDING,
+    "RuntimeClass": (_NAME, Column("Handler", path=".handler"), _AGE),
+    "CSIDriver": (
+        _NAME,
+        Column("AttachRequired", type="boolean", path=".spec.attachRequired"),
+        Column("PodInfoOnMount", type="boolean", path=".spec.podInfoOnMount"),
+        Column("StorageCapacity", type="boolean", path=".spec.storageCapacity"),
+        Column("TokenRequests", cell="driver_tokens"),
+        Column("RequiresRepublish", type="boolean", path=".spec.requiresRepublish"),
+        Column("Modes", cell="driver_modes"),
+        _AGE,
+    ),
+    "CSINode": (_NAME, Column("Drivers", type="integer", cell="csi_drivers"), _AGE),
+    "VolumeAttachment": (
+        _NAME,
+        Column("Attacher", path=".spec.attacher"),
+        Column("PV", path=".spec.source.persistentVolumeName"),
+        Column("Node", path=".spec.nodeName"),
+        Column("Attached", type="boolean", cell="attached"),
+        _AGE,
     ),
 }
 """By kind, in the order they are printed."""

@@ -216,6 +216,27 @@ def _ready_of_wanted(obj: Object, _now: datetime) -> str:
     return f"{dig(obj, 'status', 'readyReplicas') or 0}/{dig(obj, 'spec', 'replicas') or 0}"
 
 
+def _binding_role(obj: Object, _now: datetime) -> str:
+    return f"{dig(obj, 'roleRef', 'kind') or ''}/{dig(obj, 'roleRef', 'name') or ''}"
+
+
+def _subjects(kind: str) -> Cell:
+    def cell(obj: Object, _now: datetime) -> str:
+        found = [subject for subject in items(obj.get("subjects")) if subject.get("kind") == kind]
+        spaced = kind == "ServiceAccount"
+        return ", ".join(
+            f"{subject.get('namespace')}/{subject.get('name')}" if spaced else str(subject.get("name"))
+            for subject in found
+        )
+
+    return cell
+
+
+def _driver_tokens(obj: Object, _now: datetime) -> str:
+    found = items(dig(obj, "spec", "tokenRequests"))
+    return ",".join(str(request.get("audience") or "") for request in found) or "<unset>"
+
+
 CELLS: Mapping[str, Cell] = {
     "age": _age,
     "pod_ready": pod_ready,
@@ -278,5 +299,13 @@ CELLS: Mapping[str, Cell] = {
     "claim_modes": _modes("status", "accessModes"),
     "volume_attributes_class": _text("spec", "volumeAttributesClassName", absent="<unset>"),
     "phase_or_terminating": _phase_or_terminating,
+    "binding_role": _binding_role,
+    "binding_users": _subjects("User"),
+    "binding_groups": _subjects("Group"),
+    "binding_accounts": _subjects("ServiceAccount"),
+    "driver_tokens": _driver_tokens,
+    "driver_modes": lambda obj, _now: ",".join(map(str, dig(obj, "spec", "volumeLifecycleModes") or ())),
+    "attached": lambda obj, _now: bool(dig(obj, "status", "attached")),
+    "csi_drivers": lambda obj, _now: len(dig(obj, "spec", "drivers") or ()),
 }
 """By the name a `Column` gives in `cell`."""

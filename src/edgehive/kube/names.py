@@ -39,6 +39,14 @@ def name_problem(form: str, text: str) -> str:
     return "" if fits else _SENTENCE[form]
 
 
+def path_name_problem(text: str) -> str:
+    """Return why `text` cannot be one segment of a URL's path; empty when it can."""
+    if text in (".", ".."):
+        return f"may not be '{text}'"
+    bad = [char for char in "/%" if char in text]
+    return f"may not contain '{bad[0]}'" if bad else ""
+
+
 def qualified_name_problem(text: str) -> str:
     """Return why `text` is not ``[prefix/]name``; empty when it is."""
     prefix, slash, name = text.rpartition("/")

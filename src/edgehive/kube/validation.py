@@ -9,13 +9,15 @@ from typing import Any
 
 from edgehive.kube import fielderror
 from edgehive.kube.fielderror import FieldError
-from edgehive.kube.names import label_value_problem, name_problem, qualified_name_problem
+from edgehive.kube.names import label_value_problem, name_problem, path_name_problem, qualified_name_problem
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.validation_kinds import KIND_CHECKS, UPDATE_CHECKS
 
 _ANNOTATIONS_LIMIT = 256 * 1024
 _PREFIX_KINDS = frozenset(("Namespace", "Service"))
 _FREE_NAMES = frozenset(("Event",))
+_PATH_NAMES = frozenset(("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"))
+"""Kinds whose names may be anything that can stand between two slashes, such as ``system:node``."""
 _IMMUTABLE_META = (
     "name",
     "namespace",
@@ -72,6 +74,8 @@ def validate_meta(info: ResourceInfo, obj: Mapping[str, Any]) -> list[FieldError
 
 
 def _name_problem(info: ResourceInfo, name: str) -> str:
+    if info.kind in _PATH_NAMES and not info.custom:
+        return path_name_problem(name)
     if info.custom or info.kind not in (_PREFIX_KINDS | _FREE_NAMES):
         return name_problem("subdomain", name)
     if info.kind == "Service":

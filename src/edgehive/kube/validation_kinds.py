@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgehive.kube import fielderror as err
+from edgehive.kube import validation_access as access
 from edgehive.kube.crd_check import crd_changes, validate_crd
 from edgehive.kube.fielderror import FieldError
 from edgehive.kube.names import (
@@ -322,6 +323,10 @@ def _validate_storageclass(obj: Object) -> list[FieldError]:
 
 KIND_CHECKS: Mapping[str, Callable[[Object], list[FieldError]]] = {
     "Binding": _validate_binding,
+    "CSIDriver": access.validate_csi_driver,
+    "CSINode": access.validate_csi_node,
+    "ClusterRole": access.validate_cluster_role,
+    "ClusterRoleBinding": access.validate_binding,
     "ConfigMap": _validate_configmap,
     "CustomResourceDefinition": validate_crd,
     "DaemonSet": validate_daemonset,
@@ -336,13 +341,18 @@ KIND_CHECKS: Mapping[str, Callable[[Object], list[FieldError]]] = {
     "PodTemplate": _validate_template,
     "PriorityClass": _validate_priority,
     "ReplicaSet": validate_workload,
+    "Role": access.validate_role,
+    "RoleBinding": access.validate_binding,
+    "RuntimeClass": access.validate_runtime_class,
     "Secret": _validate_secret,
     "Service": _validate_service,
     "StorageClass": _validate_storageclass,
+    "VolumeAttachment": access.validate_attachment,
 }
 """Checks of one object, by kind."""
 
 UPDATE_CHECKS: Mapping[str, Callable[[Object, Object], list[FieldError]]] = {
+    "ClusterRoleBinding": access.role_ref_changes,
     "ConfigMap": _frozen_data,
     "CustomResourceDefinition": crd_changes,
     "DaemonSet": selector_changes,
@@ -352,8 +362,11 @@ UPDATE_CHECKS: Mapping[str, Callable[[Object, Object], list[FieldError]]] = {
     "Pod": pod_changes,
     "PriorityClass": _fixed("value", "preemptionPolicy"),
     "ReplicaSet": selector_changes,
+    "RoleBinding": access.role_ref_changes,
+    "RuntimeClass": access.handler_changes,
     "Secret": _secret_changes,
     "Service": _service_changes,
     "StorageClass": _fixed("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"),
+    "VolumeAttachment": access.spec_is_fixed,
 }
 """Checks of new object against old, by kind."""

@@ -146,7 +146,22 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def _role_ref(obj: dict[str, Any]) -> None:
+    if not obj.get("apiGroup"):
+        obj["apiGroup"] = _RBAC
+
+
+def _subject(obj: dict[str, Any]) -> None:
+    if not obj.get("apiGroup") and obj.get("kind") in ("User", "Group"):
+        obj["apiGroup"] = _RBAC
+
+
 HOOKS: Mapping[str, Hook] = {
+    "RoleRef": _role_ref,
+    "Subject": _subject,
     "Container": _container,
     "EphemeralContainer": _container,
     "Pod": _pod,

@@ -37,6 +37,8 @@ class Rule:
     names: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    exact: bool = False
+    """Names are whole names, as in RBAC."""
 
     def allows(self, a: Attributes) -> bool:
         """Tell whether this rule allows the action."""
@@ -51,9 +53,13 @@ class Rule:
         wild = {"*", a.full_resource} | ({f"*/{a.subresource}"} if a.subresource else set())
         if not wild & set(self.resources):
             return False
-        if self.names and not any(_fits(pattern, a.name) for pattern in self.names):
+        if self.names and a.name not in self.names and not self._fits_a_pattern(a.name):
             return False
         return not self.namespaces or a.namespace in self.namespaces
+
+    def _fits_a_pattern(self, name: str) -> bool:
+        patterns = (p[:-1] for p in self.names if p.endswith("*")) if not self.exact else ()
+        return any(name.startswith(pattern) for pattern in patterns)
 
     def describe(self) -> dict[str, list[str]]:
         """The rule as ``SelfSubjectRulesReview`` shows it."""
@@ -65,7 +71,3 @@ class Rule:
             "apiGroups": list(self.groups),
             "resources": list(self.resources),
         } | names
-
-
-def _fits(pattern: str, text: str) -> bool:
-    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
