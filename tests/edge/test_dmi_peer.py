@@ -166,6 +166,7 @@ def test_what_google_writes_we_read_back():
     [
         {"properties": "none"},
         {"properties": [{"name": 5}]},
+        {"properties": [{"name": {"a": 1}}]},
         {"properties": [{"name": "temp", "collectCycle": "soon"}]},
         {"properties": [{"name": "temp", "desired": {"value": 5}}]},
         {"properties": [{"name": "temp", "pushMethod": {"http": []}}]},
@@ -173,8 +174,9 @@ def test_what_google_writes_we_read_back():
     ],
 )
 def test_a_device_of_the_wrong_form_is_refused_with_the_place(spec):
-    with pytest.raises(Unconvertible, match="spec"):
-        device_message(load(raw(DEVICE, **spec)), None)
+    for model in (None, load(raw(MODEL))):
+        with pytest.raises(Unconvertible, match="spec"):
+            device_message(load(raw(DEVICE, **spec)), model)
 
 
 class Rows:

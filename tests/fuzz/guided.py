@@ -1,6 +1,6 @@
 """A small coverage-guided fuzzer: inputs that reach new lines are kept and mutated further.
 
-    python tests/fuzz/guided.py TARGET --seconds 600 --seed 1
+    python -m tests.fuzz.guided TARGET --seconds 600 --seed 1
 
 It needs nothing but the interpreter. A finding is printed as the bytes that cause it.
 """
@@ -104,7 +104,9 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
     from edgehive.kit.errors import ProtocolError, UserError
     from edgehive.wire import application, message, objectsync, resource, token
     from edgehive.wire.outbound import Outbound
+    from tests.fuzz import dmi_targets
 
+    dmi = dmi_targets.examples()
     frame = (
         b'{"header":{"msg_id":"a","parent_msg_id":"b","timestamp":1,"resourceversion":"7"},"route":{"source":"edged",'
         b'"group":"resource","operation":"update","resource":"default/pod/p"},"content":{"kind":"Pod","apiVersion":'
@@ -141,6 +143,9 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
             (UserError,),
             [jwt],
         ),
+        "dmi-edgecore": (dmi_targets.EdgecoreTarget(), (), dmi["edgecore"]),
+        "dmi-mapper": (dmi_targets.MapperTarget(), (), dmi["mapper"]),
+        "dmi-object": (dmi_targets.object_target, (ProtocolError,), dmi["object"]),
     }
 
 

@@ -5,9 +5,7 @@ import contextlib
 import json
 import random
 import runpy
-import shutil
-import subprocess
-import time
+import sys
 
 import aiohttp
 import pytest
@@ -27,6 +25,7 @@ from edgehive.mapper.rest import RestApi
 from edgehive.mapper.service import Identity, MapperService
 from edgehive.mapper.values import ValueProblem, convert, format_value
 from edgehive.mapper.virtual import VirtualDriver
+from tests.support import servers
 
 
 @contextlib.asynccontextmanager
@@ -74,8 +73,8 @@ class Edgecore:
             self.news.notify_all()
         return b""
 
-    async def until(self, what):
-        async with asyncio.timeout(10), self.news:
+    async def until(self, what, seconds=10):
+        async with asyncio.timeout(seconds), self.news:
             await self.news.wait_for(what)
 
 
@@ -209,33 +208,13 @@ async def test_http_devices_are_read_and_set_and_their_values_pushed(tmp_path):
         assert "&time=20" in form
 
 
-def free_broker(tmp_path):
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    conf = tmp_path / "mosquitto.conf"
-    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    process = subprocess.Popen(
-        ["mosquitto", "-c", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
-            return process, port
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError("mosquitto does not listen")
-
-
-@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="no mosquitto on PATH")
+@pytest.mark.real
 async def test_mqtt_devices_are_read_and_set_and_their_values_pushed(tmp_path):
     aiomqtt = pytest.importorskip("aiomqtt", reason="the extra mapper-mqtt is not installed")
     from edgehive.mapper.mqtt import MqttDriver
 
-    process, port = free_broker(tmp_path)
-    try:
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(servers.mosquitto(tmp_path))
         visitors = {
             "topic": "dev/state",
             "pointer": "/level",
@@ -268,11 +247,8 @@ async def test_mqtt_devices_are_read_and_set_and_their_values_pushed(tmp_path):
                 text = await ready
             assert text.startswith("time is 20")
             assert " pushed: " in text
-            process.kill()
+            stack.close()
             await edgecore.until(lambda: ("q", "offline") in edgecore.states)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -385,3 +361,34 @@ async def test_a_driver_that_swallows_a_cancellation_does_not_keep_the_mapper_al
     async with asyncio.timeout(5):
         async with mapper(tmp_path, Deaf, device("d")):
             await Deaf.asked.wait()
+
+
+async def test_a_new_project_runs_as_a_process_and_reports(tmp_path):
+    from edgehive.cli.mapper import run_mapper_command
+
+    assert run_mapper_command(["new", "my-sensor", "--directory", str(tmp_path / "p")]) == 0
+    config = tmp_path / "p" / "config.yaml"
+    text = config.read_text().replace("/etc/kubeedge", str(tmp_path)).replace("7777", "0")
+    config.write_text(text)
+    one = device("my-sensor-1", protocol="my-sensor", visitors={"start": 0}, desired="42")
+    edgecore = Edgecore(tmp_path, [MODEL], [one])
+    await edgecore.server.listen()
+    async with running(edgecore.server.run()):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(tmp_path / "p" / "mapper.py"),
+            "--config-file",
+            str(config),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            await edgecore.until(lambda: edgecore.reported.get(("my-sensor-1", "level")) == "42", seconds=30)
+            assert ("my-sensor-1", "online") in edgecore.states
+            process.terminate()
+            async with asyncio.timeout(10):
+                _, said = await process.communicate()
+            assert process.returncode == 0, said.decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()

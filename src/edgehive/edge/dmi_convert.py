@@ -106,17 +106,20 @@ def _complete(spec: dict[str, Any], model: Mapping[str, Any]) -> None:
         spec["protocol"] = protocol
     rows = model.get("properties")
     visitors = {
-        row.get("name"): row["visitors"]
+        row["name"]: row["visitors"]
         for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and isinstance(row.get("visitors"), dict)
+        if isinstance(row, dict)
+        and isinstance(row.get("name"), str)
+        and isinstance(row.get("visitors"), dict)
     }
     properties = spec.get("properties")
     if visitors and isinstance(properties, list):
         spec["properties"] = [_with_visitors(p, visitors) for p in properties]
 
 
-def _with_visitors(item: Any, visitors: Mapping[Any, Mapping[str, Any]]) -> Any:
-    if not isinstance(item, dict) or (default := visitors.get(item.get("name"))) is None:
+def _with_visitors(item: Any, visitors: Mapping[str, Mapping[str, Any]]) -> Any:
+    name = item.get("name") if isinstance(item, dict) else None
+    if not isinstance(name, str) or (default := visitors.get(name)) is None:
         return item
     own = _mapping(item.get("visitors"))
     data = {**_mapping(default.get("configData")), **_mapping(own.get("configData"))}
