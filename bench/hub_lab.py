@@ -180,6 +180,17 @@ class Lab:
                 total += float(match.group(3))
         return int(total)
 
+    async def metric(self, name: str) -> float:
+        """One figure of cloudcore's own, a metric without labels."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.monitor)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+        found = re.search(rf"^{name} ([0-9.e+]+)$", text, re.M)
+        if found is None:
+            raise LookupError(name)
+        return float(found.group(1))
+
     async def records(self) -> dict[str, int]:
         """The recorded version by the record's name."""
         found: dict[str, int] = {}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -219,10 +218,10 @@ async def test_debug_refuses_nothing_and_says_what_it_would_refuse(cluster: Lab)
         for _ in range(5):
             assert (await edge.ask("query", "default/secret/other"))["metadata"]["name"] == "other"
         async with asyncio.timeout(10):
-            while await _metric(cluster, "edgehive_authorization_reviewed_total") < 7:
+            while await cluster.metric("edgehive_authorization_reviewed_total") < 7:
                 await asyncio.sleep(0.05)
-        assert await _metric(cluster, "edgehive_authorization_refusable_total") == 5
-        assert await _metric(cluster, "edgehive_authorization_skipped_total") == 0
+        assert await cluster.metric("edgehive_authorization_refusable_total") == 5
+        assert await cluster.metric("edgehive_authorization_skipped_total") == 0
     text = (cluster.root / "cloudcore.log").read_text()
     assert text.count("node n-1 would not be allowed to get secrets default/other") == 1, "said once"
     assert "secrets default/mine" not in text
@@ -237,13 +236,3 @@ async def _until_event(cluster: Lab, name: str, count: int) -> None:
             except ApiStatus as exc:
                 assert exc.code == 404  # noqa: PT017 - anything else ends the test
             await asyncio.sleep(0.05)
-
-
-async def _metric(cluster: Lab, name: str) -> float:
-    reader, writer = await asyncio.open_connection("127.0.0.1", cluster.monitor)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    text = (await reader.read()).decode()
-    writer.close()
-    found = re.search(rf"^{name} ([0-9.e+]+)$", text, re.M)
-    assert found, name
-    return float(found.group(1))

@@ -1,6 +1,8 @@
 """Order per key, bounds, and one timer for many moving deadlines."""
 
 import asyncio
+import socket
+import time
 
 from edgehive.cloud.keyed import KeyedQueue
 from edgehive.cloud.timers import Deadlines
@@ -80,3 +82,53 @@ async def test_a_deadline_that_moves_later_fires_later_and_one_that_moves_earlie
         await all_fired.wait()
     assert fired == ["past", "earlier", "later"]
     timers.close()
+
+
+async def test_a_loop_that_was_held_up_reads_before_it_fires() -> None:
+    loop = asyncio.get_running_loop()
+    due = {"node": loop.time() + 0.02}
+    fired: list[str] = []
+    looked = asyncio.Event()
+    timers = Deadlines(fire=fired.append, deadline=due.get)
+    timers.update("node")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+
+        def keepalive() -> None:
+            due["node"] = loop.time() + 60
+            loop.call_later(0.1, looked.set)
+
+        def readable() -> None:
+            loop.remove_reader(ours)
+            loop.call_soon(keepalive)  # as bytes become a frame, and a frame a message
+
+        loop.add_reader(ours, readable)
+        theirs.send(b"x")
+        time.sleep(0.4)  # noqa: ASYNC251 - the loop is held up
+        async with asyncio.timeout(5):
+            await looked.wait()
+    timers.close()
+    assert fired == []
+
+
+async def test_many_deadlines_at_once_let_others_run_in_between() -> None:
+    loop = asyncio.get_running_loop()
+    owners = [f"n{i}" for i in range(200)]
+    due = dict.fromkeys(owners, loop.time())
+    fired: list[str] = []
+    turns: list[int] = []
+
+    def fire(owner: str) -> None:
+        fired.append(owner)
+        del due[owner]
+
+    timers = Deadlines(fire=fire, deadline=due.get)
+    for owner in owners:
+        timers.update(owner)
+    async with asyncio.timeout(5):
+        while len(fired) < 200:
+            turns.append(len(fired))
+            await asyncio.sleep(0)
+    assert fired == owners
+    assert len(set(turns)) >= 3

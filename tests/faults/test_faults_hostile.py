@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 import uuid
 from contextlib import suppress
@@ -38,16 +37,6 @@ def frame(operation: str, resource: str, content: Any = None, *, parent: str = "
     header = {"msg_id": str(uuid.uuid4()), "timestamp": 1, "parent_msg_id": parent}
     fields = {"source": "edged", "group": "meta", "operation": operation, "resource": resource, **route}
     return json.dumps({"header": header, "route": fields, "content": content})
-
-
-async def metric(cluster: Any, name: str) -> float:
-    reader, writer = await asyncio.open_connection("127.0.0.1", cluster.lab.monitor)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    text = (await reader.read()).decode()
-    writer.close()
-    found = re.search(rf"^{name} ([0-9.e+]+)$", text, re.M)
-    assert found, name
-    return float(found.group(1))
 
 
 def logged(cluster: Any, text: str) -> int:
@@ -149,14 +138,14 @@ async def test_a_node_that_acknowledges_what_it_never_got(cluster: Any, others: 
 
 
 async def test_a_node_that_claims_another_name(cluster: Any, others: Any) -> None:
-    refused = await metric(cluster, "edgehive_hub_refused_total")
+    refused = await cluster.lab.metric("edgehive_hub_refused_total")
     with pytest.raises(InvalidStatus) as caught:
         await dial(cluster, BAD, claim="n-01")
     assert caught.value.response.status_code == 403
-    assert await metric(cluster, "edgehive_hub_refused_total") == refused + 1
+    assert await cluster.lab.metric("edgehive_hub_refused_total") == refused + 1
     assert logged(cluster, "the client certificate belongs to another node") == 1
 
-    denied = await metric(cluster, "edgehive_hub_denied_total")
+    denied = await cluster.lab.metric("edgehive_hub_denied_total")
     socket = await dial(cluster)
     for _ in range(200):
         patch = json.dumps({"status": {"phase": "Failed"}})
@@ -164,7 +153,7 @@ async def test_a_node_that_claims_another_name(cluster: Any, others: Any) -> Non
     await socket.send(frame("keepalive", "node", "ping"))
 
     async def counted() -> None:
-        while await metric(cluster, "edgehive_hub_denied_total") < denied + 200:
+        while await cluster.lab.metric("edgehive_hub_denied_total") < denied + 200:
             await asyncio.sleep(0.05)
 
     async with asyncio.timeout(5):
@@ -175,11 +164,11 @@ async def test_a_node_that_claims_another_name(cluster: Any, others: Any) -> Non
 
 
 async def test_a_node_that_sends_garbage(cluster: Any, others: Any) -> None:
-    malformed = await metric(cluster, "edgehive_hub_malformed_total")
+    malformed = await cluster.lab.metric("edgehive_hub_malformed_total")
     for garbage in (b"\xff" * 100, '{"header":{"msg_id":1}}', "[" * 100_000):
         socket = await dial(cluster)
         await socket.send(garbage)
         async with asyncio.timeout(5):
             await socket.wait_closed()
-    assert await metric(cluster, "edgehive_hub_malformed_total") == malformed + 3
+    assert await cluster.lab.metric("edgehive_hub_malformed_total") == malformed + 3
     assert await others.latency() < 3.0

@@ -56,6 +56,9 @@ def run_fleet(arguments: argparse.Namespace) -> int:
     """Run the fleet until its time is up or it is interrupted."""
     import uvloop
 
+    from edgehive.aio.limits import allow_open_files
+
+    allow_open_files()
     if arguments.nodes < 1 or arguments.parallel < 1:
         raise UserError("--nodes and --parallel must be at least 1")
     if not is_dns_label(f"{arguments.prefix}-0000"):

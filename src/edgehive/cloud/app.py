@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient, object_path
+from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
 from edgehive.cloud.access import AccessAudit
 from edgehive.cloud.config import CloudCoreConfig
@@ -55,6 +56,8 @@ from edgehive.wire.pool import PoolLimits
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+_OTHER_FILES = 200  # what cloudcore opens besides the connections of edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ class CloudCore:
         if self._api is not None:
             await self._run(self._api)
             return
+        files, wanted = allow_open_files(), self._config.modules.cloud_hub.node_limit
+        if files < wanted + _OTHER_FILES:
+            log.warning("%d files may be open: too few for %d nodes (nodeLimit)", files, wanted)
         kube = _kube_config(self._config)
         self._kubernetes_ca = kube.ca_pem.decode("ascii", "replace")
         settings = self._config.kube_api_config
@@ -278,7 +284,12 @@ class CloudParts:
         self.downstream.start()
         ca_pem = keys.ca.cert_pem
         self.hub = (
-            CloudHub(nodes=self.nodes, tls=hub_context(keys.server, ca_pem), node_limit=hub.node_limit)
+            CloudHub(
+                nodes=self.nodes,
+                tls=hub_context(keys.server, ca_pem),
+                node_limit=hub.node_limit,
+                parallel=own.admission.parallel,
+            )
             if hub.enable
             else None
         )

@@ -164,6 +164,13 @@ class Delivery(Section, frozen=True):
     """Seconds over which acknowledgements are gathered before they are recorded."""
 
 
+class Admission(Section, frozen=True):
+    """``edgehive.admission``: how a crowd of edges is let in."""
+
+    parallel: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Connections on their way in (TLS handshake, upgrade) at once; the others wait in the kernel's queue."""
+
+
 class Enrollment(Section, frozen=True):
     """``edgehive.enrollment``: who may obtain a node's certificate."""
 
@@ -175,6 +182,7 @@ class Edgehive(Section, frozen=True):
     """``edgehive``: settings that KubeEdge does not have."""
 
     delivery: Delivery = Delivery()
+    admission: Admission = Admission()
     enrollment: Enrollment = Enrollment()
     install_crds: bool = True
     """Create KubeEdge's ObjectSync definitions when they are missing and we may."""

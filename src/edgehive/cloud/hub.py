@@ -4,18 +4,19 @@ Identity, path and room are checked before the 101 and refused with an HTTP answ
 node is. A frame that is no message ends the connection, as in the original; it is logged once and counted.
 """
 
-import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
+from edgehive.cloud.gate import BACKLOG, HANDSHAKE_TIMEOUT, Gate, GateStats
 from edgehive.cloud.link import NodeLink
 from edgehive.cloud.nodes import NodeTable
 from edgehive.kit.errors import ProtocolError
@@ -35,8 +36,7 @@ from edgehive.wire.refusal import Refused
 log = logging.getLogger(__name__)
 
 _HEADERS: Final = (NODE_HEADER, PROJECT_HEADER, USE_HEADER)
-_BACKLOG = 1024
-_HANDSHAKE_TIMEOUT = 15.0
+_CLOSE_TIMEOUT = 2.0
 
 
 class QuietLogger(logging.LoggerAdapter[logging.Logger]):
@@ -54,6 +54,19 @@ class HubConnection(ServerConnection):
     """A connection, and who it was found to be before the 101."""
 
     hello: Hello | None = None
+    arrived: Callable[[], None] | None = None
+    """Tells the gate that this connection is in, or will not be."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone, perhaps before anything else."""
+        self.leave_gate()
+        super().connection_lost(exc)
+
+    def leave_gate(self) -> None:
+        """Make room for the next one."""
+        arrived, self.arrived = self.arrived, None
+        if arrived is not None:
+            arrived()
 
 
 @dataclass(slots=True)
@@ -67,11 +80,15 @@ class HubStats:
 class CloudHub:
     """Accepts connections of edges and hands their frames to the node table."""
 
-    def __init__(self, *, nodes: NodeTable, tls: ssl.SSLContext, node_limit: int) -> None:
+    def __init__(self, *, nodes: NodeTable, tls: ssl.SSLContext, node_limit: int, parallel: int = 64) -> None:
+        """Wire up; at most `parallel` connections are on their way in at once."""
         self._nodes = nodes
         self._tls = tls
         self._limit = node_limit
+        self._parallel = parallel
         self._socket: socket.socket | None = None
+        self.gate = GateStats()
+        """How it goes at the gate."""
         self.stats: Final = HubStats()
 
     def listen(self, host: str, port: int, *, shared: bool = False) -> int:
@@ -90,7 +107,7 @@ class CloudHub:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.setblocking(False)
             sock.bind((host, port))
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
         except OSError:
             sock.close()
             raise
@@ -100,25 +117,33 @@ class CloudHub:
     async def run(self) -> None:
         """Serve until cancelled, then close every connection."""
         assert self._socket is not None, "listen comes first"
-        server: Server = await serve(
+        logger = QuietLogger(logging.getLogger(f"{__name__}.websockets"))
+        server: Server = serve(
             self._serve,
-            sock=self._socket,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
             process_request=self._check,
-            create_connection=HubConnection,
-            compression=None,
             ping_interval=None,
-            open_timeout=_HANDSHAKE_TIMEOUT,
-            close_timeout=2.0,
-            max_size=MAX_FRAME,
-            max_queue=16,
+            open_timeout=HANDSHAKE_TIMEOUT,
             server_header=None,
-            backlog=_BACKLOG,
-            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+            logger=logger,
         )
+
+        def protocol(arrived: Callable[[], None]) -> HubConnection:
+            made = HubConnection(
+                ServerProtocol(max_size=MAX_FRAME, logger=logger),
+                server,
+                ping_interval=None,
+                close_timeout=_CLOSE_TIMEOUT,
+                max_queue=16,
+            )
+            made.arrived = arrived
+            return made
+
+        gate = Gate(sock=self._socket, tls=self._tls, protocol=protocol, parallel=self._parallel)
+        self.gate = gate.stats
+        server.create_server = gate.opened
+        await server
         try:
-            await asyncio.get_running_loop().create_future()  # until cancelled
+            await gate.run()
         finally:
             server.close()
             await server.wait_closed()
@@ -162,6 +187,7 @@ class CloudHub:
         assert connection.hello is not None, "checked before the 101"
         link = self._nodes.connect(node=connection.hello.node, socket=connection, remote=_remote(connection))
         self._slim(connection)
+        connection.leave_gate()
         reason = "shutting down"
         try:
             await self._read(connection, link)

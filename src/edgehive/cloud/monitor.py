@@ -143,6 +143,17 @@ class CloudMetrics:
         if self._hub is not None:
             hub = self._hub.stats
             yield single("edgehive_hub_refused_total", "counter", "Refused connections", hub.refused)
+            gate = self._hub.gate
+            yield single("edgehive_hub_entering", "gauge", "Connections on their way in", gate.entering)
+            yield single(
+                "edgehive_hub_entering_most", "gauge", "Most connections on their way in at once", gate.most
+            )
+            yield single(
+                "edgehive_hub_handshakes_failed_total",
+                "counter",
+                "Connections that came to nothing on their way in",
+                gate.failed,
+            )
             yield single(
                 "edgehive_hub_malformed_total", "counter", "Frames that were no message", hub.malformed
             )

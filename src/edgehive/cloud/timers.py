@@ -7,11 +7,18 @@ from typing import Generic, TypeVar
 
 _Owner = TypeVar("_Owner")
 
+_HELD_UP = 0.25
+_READ_FIRST = 0.05
+_TURN = 64
+
 
 class Deadlines(Generic[_Owner]):
     """Calls `fire(owner)` when an owner's deadline has come.
 
     A deadline that moves later costs nothing: the owner is looked at when the old one comes and asked again.
+
+    A loop that was held up fires nothing before it has read its sockets: what would move a deadline, a keepalive say,
+    may lie there unread. Many deadlines at once are worked off in turns, so that sockets are read in between.
     """
 
     def __init__(self, *, fire: Callable[[_Owner], None], deadline: Callable[[_Owner], float | None]) -> None:
@@ -23,12 +30,16 @@ class Deadlines(Generic[_Owner]):
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._armed = 0.0
+        self._excused = False
 
     def update(self, owner: _Owner) -> None:
         """The deadline of `owner` may have changed."""
         due = self._deadline(owner)
         planned = self._planned.get(id(owner))
-        if due is None or (planned is not None and planned <= due):
+        if due is None:
+            return
+        due = max(due, self._loop.time())
+        if planned is not None and planned <= due:
             return
         self._tick += 1
         self._planned[id(owner)] = due
@@ -43,9 +54,7 @@ class Deadlines(Generic[_Owner]):
         """Fire no more."""
         self._heap.clear()
         self._planned.clear()
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._cancel()
 
     def _arm(self) -> None:
         if not self._heap:
@@ -61,7 +70,15 @@ class Deadlines(Generic[_Owner]):
     def _run(self) -> None:
         self._handle = None
         now = self._loop.time()
+        if not self._excused and self._heap and now - self._heap[0][0] > _HELD_UP:
+            self._excused = True
+            self._again(now + _READ_FIRST)
+            return
+        fired = 0
         while self._heap and self._heap[0][0] <= now:
+            if fired == _TURN:
+                self._again(now)
+                return
             planned, _, owner = heapq.heappop(self._heap)
             if self._planned.get(id(owner)) != planned:
                 continue  # removed, or planned earlier since
@@ -69,5 +86,17 @@ class Deadlines(Generic[_Owner]):
             due = self._deadline(owner)
             if due is not None and due <= now:
                 self._fire(owner)
+                fired += 1
             self.update(owner)
+        self._excused = False
         self._arm()
+
+    def _again(self, when: float) -> None:
+        self._cancel()
+        self._armed = when
+        self._handle = self._loop.call_at(when, self._run)
+
+    def _cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
