@@ -30,6 +30,7 @@ from edgehive.cloud.monitor import CloudMetrics, Monitor
 from edgehive.cloud.nodes import NodeSettings, NodeTable
 from edgehive.cloud.ownership import Ownership
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
+from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
 from edgehive.cloud.stream_server import StreamServer
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+_SETTLE = 10.0  # what edges have asked for is waited for at the start, but no longer than this
 _OTHER_FILES = 200  # what cloudcore opens besides the connections of edges
 
 
@@ -134,6 +136,7 @@ class CloudCore:
             *(Service(f"watch {i.gvr}", i.run) for i in parts.caches.all()),
             Service("nodes", parts.nodes.run),
             Service("records", parts.sync.run),
+            Service("requested objects", parts.requested.run),
             Service("join token", tokens.run),
             *(await self._ports(parts)),
         ]
@@ -191,6 +194,7 @@ class CloudCore:
     async def _hub(self, parts: "CloudParts") -> None:
         """Take connections once the caches are complete: a node must not be judged by half a picture."""
         await parts.caches.synced()
+        await parts.requested.settled(_SETTLE)
         where = self._config.modules.cloud_hub.websocket
         if parts.hub is None:
             log.info("ready, without a hub")
@@ -241,9 +245,22 @@ class CloudParts:
         self._wall = wall
         self._kubernetes_ca = kubernetes_ca
         self.caches = Caches(api=api)
-        self.records = SyncRecords()
+        self.requested = Requested(
+            api=api,
+            connected=lambda node: self.nodes.connected(node),
+            send=lambda node, message: self.nodes.send(node, message),
+            stamp=self.stamp,
+            now=time.monotonic,
+        )
+        self.records = SyncRecords(follow=self.requested)
         location = LocationIndex()
-        self.view = ClusterView(api=api, caches=self.caches, location=location, records=self.records)
+        self.view = ClusterView(
+            api=api,
+            caches=self.caches,
+            location=location,
+            records=self.records,
+            requested=self.requested,
+        )
         self.writer = SyncWriter(interval=own.delivery.record_interval)
         self.sync = SyncController(
             api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes

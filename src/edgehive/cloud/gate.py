@@ -24,8 +24,9 @@ from typing import Any, Final
 log = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT: Final = 15.0
-BACKLOG: Final = 4096
+BACKLOG: Final = 1024
 """What may wait in the kernel; it caps this by net.core.somaxconn."""
+_ESTABLISHED: Final = 1
 
 _PATIENCE: Final = 1.0
 _DAWDLERS: Final = 1024
@@ -47,6 +48,8 @@ class GateStats:
     """The most that were on their way in at once."""
     failed: int = 0
     """Handshakes that came to nothing."""
+    late: int = 0
+    """Connections whose other end had given up before their turn came."""
 
 
 class _Place:
@@ -101,6 +104,10 @@ class Gate:
                 await self._room.acquire()
                 await self._slots.acquire()
                 sock = await self._accept()
+                while _is_given_up(sock):
+                    self.stats.late += 1
+                    sock.close()
+                    sock = await self._accept()
                 self.stats.accepted += 1
                 group.create_task(self._admit(sock))
 
@@ -174,3 +181,12 @@ class Gate:
 
     async def wait_closed(self) -> None:
         """Done with `close`; the connections are their owner's."""
+
+
+def _is_given_up(sock: socket.socket) -> bool:
+    """Whether the peer has closed already, though what it had sent may still lie there."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except (OSError, AttributeError):  # not Linux
+        return False
+    return info[0] != _ESTABLISHED

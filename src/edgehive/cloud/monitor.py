@@ -149,6 +149,12 @@ class CloudMetrics:
                 "edgehive_hub_entering_most", "gauge", "Most connections on their way in at once", gate.most
             )
             yield single(
+                "edgehive_hub_late_total",
+                "counter",
+                "Connections whose edge had given up before their turn",
+                gate.late,
+            )
+            yield single(
                 "edgehive_hub_handshakes_failed_total",
                 "counter",
                 "Connections that came to nothing on their way in",

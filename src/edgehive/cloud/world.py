@@ -7,6 +7,7 @@ import msgspec
 
 from edgehive.aio.informer import Informer
 from edgehive.cloud.location import LocationIndex
+from edgehive.cloud.requested import Requested
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kube.api import KubeApi, WriteOptions
 from edgehive.kube.reflector import CachedObject as Cached
@@ -69,15 +70,21 @@ class Caches:
 class SyncRecords:
     """The ObjectSync records by node, kept current by the caches."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, follow: Requested | None = None) -> None:
+        """`follow` is told of every record."""
         self._nodes: dict[str, dict[SyncKey, SyncRecord]] = {}
+        self._follow = follow
 
     def put(self, record: SyncRecord) -> None:
         """Note a record."""
+        if self._follow is not None:
+            self._follow.note(record)
         self._nodes.setdefault(record.key.node, {})[record.key] = record
 
     def remove(self, record: SyncRecord) -> None:
         """Forget a record."""
+        if self._follow is not None:
+            self._follow.forget(record)
         records = self._nodes.get(record.key.node)
         if records is not None:
             records.pop(record.key, None)
@@ -101,15 +108,24 @@ class ClusterView:
     """Speaks `wire.cloudnode.World` over the caches."""
 
     def __init__(
-        self, *, api: KubeApi, caches: Caches, location: LocationIndex, records: SyncRecords
+        self,
+        *,
+        api: KubeApi,
+        caches: Caches,
+        location: LocationIndex,
+        records: SyncRecords,
+        requested: Requested | None = None,
     ) -> None:
         self._api = api
         self._caches = caches
         self._location = location
         self._records = records
+        self._requested = requested
 
     def find(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
         """The object that `record` stands for."""
+        if self._requested is not None and self._requested.knows(record):
+            return self._requested.find(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -142,6 +158,8 @@ class ClusterView:
 
     async def fetch(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
         """Ask the API server itself for the object of `record`; `Unknown` if it cannot be asked."""
+        if self._requested is not None and self._requested.knows(record):
+            return await self._requested.fetch(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
