@@ -93,8 +93,8 @@ class FakeCloud:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(data)
 
-    def config(self, **more: Any) -> EdgeCoreConfig:
-        """An edgecore.yaml that points here."""
+    def config(self, modules: dict[str, Any] | None = None, **more: Any) -> EdgeCoreConfig:
+        """An edgecore.yaml that points here; `modules` in place of what is off by default."""
         home = self.directory / "edge"
         data: dict[str, Any] = {
             "database": {"dataSource": str(home / "edgecore.db")},
@@ -112,6 +112,9 @@ class FakeCloud:
                     "rootDirectory": str(home / "root"),
                     "tailoredKubeletConfig": {"containerRuntimeEndpoint": "process://", "readOnlyPort": 0},
                 },
+                "deviceTwin": {"enable": False},
+                "eventBus": {"enable": False},
+                **(modules or {}),
             },
         }
         return parse_config(json.dumps(data)).config

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgehive.cli.console import Console
-from edgehive.cli.up_configs import cloudcore_config, containerd_sockets, edgecore_config, write_config
+from edgehive.cli.up_configs import (
+    cloudcore_config,
+    containerd_sockets,
+    edgecore_config,
+    make_private,
+    write_config,
+)
 from edgehive.cli.up_layout import Layout, PortUse
 from edgehive.cli.up_lock import end_leftovers, hold_lock, recorded_processes
 from edgehive.cli.up_options import UpOptions, remember_options, resolve_options
@@ -129,6 +135,7 @@ class _Up:
         config = edgecore_config(layout, self._options.ports, node, index, runtime_endpoint=endpoint)
         if runtime.host_network:
             config["modules"]["edged"]["defaultPodNetwork"] = "host"
+        make_private(Path(config["modules"]["deviceTwin"]["dmiSockPath"]))
         write_config(home / "edgecore.yaml", "edgecore", config)
         token = home / "join-token"
         if not (home / "certs" / "server.crt").exists():

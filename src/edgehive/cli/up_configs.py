@@ -2,11 +2,13 @@
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgehive.cli.up_layout import Layout, Ports
+from edgehive.kit.errors import UserError
 
 _HEADER = "# Written by `edgehive up` at every start; edits are lost. All keys: {program} --defaultconfig\n"
 
@@ -100,15 +102,55 @@ def edgecore_config(
                 "tlsTunnelCertFile": certificates["tlsCertFile"],
                 "tlsTunnelPrivateKeyFile": certificates["tlsPrivateKeyFile"],
             },
-            "eventBus": {"enable": False},
+            "eventBus": {
+                "enable": True,
+                "mqttMode": 0,
+                "mqttServerInternal": f"tcp://127.0.0.1:{ports.mqtt(index)}",
+            },
             "metaManager": {
                 "enable": True,
                 "metaServer": {"enable": True, "server": f"127.0.0.1:{first + 1}"},
             },
-            "deviceTwin": {"enable": False},
+            "deviceTwin": {"enable": True, "dmiSockPath": str(dmi_directory(layout, node))},
             "serviceBus": {"enable": False, "port": first + 2},
         },
     }
+
+
+_SOCKET_ROOM = 80
+"""Longest directory, in bytes, whose sockets (``dmi.sock``, those of mappers) still have usable paths."""
+
+
+def dmi_directory(layout: Layout, node: str) -> Path:
+    """Where a node's edgecore and its mappers have their sockets.
+
+    Beside the node's other files; below the directory for temporary files where that path is too long for a socket.
+    """
+    beside = layout.edge(node) / "dmi"
+    if len(os.fsencode(beside)) <= _SOCKET_ROOM:
+        return beside
+    import hashlib  # a short path is the rule
+
+    mark = hashlib.sha256(os.fsencode(beside)).hexdigest()[:12]
+    return Path("/tmp") / f"edgehive-{os.getuid()}-{mark}"  # noqa: S108 - see make_private
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory that nobody else can use.
+
+    Raises:
+        UserError: somebody else has it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        there = directory.lstat()
+        if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o022:
+            raise PermissionError("it belongs to somebody else")
+    except OSError as exc:
+        raise UserError(
+            f"the directory {directory} cannot be used: {exc.strerror or exc}",
+            hint="remove it, or use a shorter --data-dir",
+        ) from exc
 
 
 def write_config(path: Path, program: str, data: Mapping[str, Any]) -> None:

@@ -120,6 +120,10 @@ class Ports:
         """First of the ten ports of edge number `index`."""
         return self.base + 100 + 10 * index
 
+    def mqtt(self, index: int) -> int:
+        """Where the MQTT broker of edge number `index` listens."""
+        return self.edge(index) + 3
+
     def uses(self, nodes: int) -> list[PortUse]:
         """What will be listened on."""
         block = "--ports-from"
@@ -131,6 +135,7 @@ class Ports:
             PortUse(self.tunnel, "cloudcore's tunnel", block),
             PortUse(self.metrics, "cloudcore's metrics", block),
             *(PortUse(self.edge(i), f"the kubelet port of edge {i + 1}", block) for i in range(nodes)),
+            *(PortUse(self.mqtt(i), f"the MQTT broker of edge {i + 1}", block) for i in range(nodes)),
         ]
 
     def check(self, nodes: int) -> None:

@@ -115,7 +115,6 @@ class EdgeCore:
         modules = self._config.modules
         asked = {
             "eventBus": modules.event_bus.enable,
-            "deviceTwin": modules.device_twin.enable,
             "serviceBus": modules.service_bus.enable,
             "taskManager": modules.task_manager.enable,
         }
@@ -150,6 +149,8 @@ class EdgeCore:
         services = [Service("modules", hive.run)]
         if self._config.modules.meta_manager.meta_server.enable:
             services.append(self._metaserver(store, hub, meta, runtime))
+        if self._config.modules.device_twin.enable or self._config.modules.event_bus.enable:
+            services += self._device_services(store, hub, hive)
         if self._hub_config.enable:
             services.append(Service("hub", lambda: self._run_hub(hub)))
         if self._edged.enable:
@@ -177,6 +178,21 @@ class EdgeCore:
         )
         meta.attach(server)
         return Service("metaserver", server.run)
+
+    def _device_services(self, store: EdgeStore, hub: EdgeHub, hive: Hive[Message]) -> list[Service]:
+        """Device twin, mappers and MQTT; not even imported where all are off."""
+        from edgehive.edge.app_devices import Parts, device_services
+
+        parts = Parts(
+            config=self._config,
+            node=self._node,
+            store=store,
+            hub=hub,
+            hive=hive,
+            stamp=stamp,
+            rng=_random,
+        )
+        return device_services(parts)
 
     # the link
 

@@ -21,6 +21,7 @@ from edgehive.wire.edgelink import (
     Dial,
     Disconnected,
     EdgeLink,
+    GivenUp,
     Incoming,
     LinkEvent,
     RequestFailed,
@@ -85,6 +86,7 @@ class EdgeHub:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._on_connection: list[Callable[[bool], None]] = []
         self._on_settled: list[Callable[[Settled], None]] = []
+        self._on_given_up: list[Callable[[Entry], None]] = []
         self.last_problem = ""
         """Why the link is down, for people."""
         self.connected = False
@@ -147,6 +149,10 @@ class EdgeHub:
         """Call `callback` when the cloud has answered a kept message."""
         self._on_settled.append(callback)
 
+    def on_given_up(self, callback: Callable[[Entry], None]) -> None:
+        """Call `callback` when a kept message is not sent again although the cloud has not answered it."""
+        self._on_given_up.append(callback)
+
     async def run(self) -> None:
         """Keep the link up until cancelled."""
         try:
@@ -196,6 +202,9 @@ class EdgeHub:
             case Settled():
                 for settled in self._on_settled:
                     settled(event)
+            case GivenUp(entry):
+                for given_up in self._on_given_up:
+                    given_up(entry)
             case Dial():
                 tasks.create_task(self._dial(), name="hub-dial")
             case SendPing() | Connected() | Disconnected():

@@ -32,6 +32,7 @@ from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, not_found
+from edgehive.wire import classify as cls
 from edgehive.wire import resource as res
 from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, Stamp, content_data
 from edgehive.wire.outbox import Entry, Settled
@@ -389,6 +390,8 @@ class MetaManager:
 
     def _on_settled(self, settled: Settled) -> None:
         request = settled.entry.message
+        if request.source == cls.TWIN_SOURCE:
+            return  # the device twin's: nothing of it is kept here
         before = after = None
         try:
             before = self._store.get(answer_key(request))

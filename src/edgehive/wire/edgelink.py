@@ -100,7 +100,16 @@ class RequestFailed:
     reason: str
 
 
-LinkEvent = Dial | Connected | Disconnected | SendPing | Incoming | Answered | RequestFailed | Settled
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The kept message of `entry` will not be sent again: the cloud does not answer such a one."""
+
+    entry: Entry
+
+
+LinkEvent = (
+    Dial | Connected | Disconnected | SendPing | Incoming | Answered | RequestFailed | Settled | GivenUp
+)
 
 
 _MAX_URGENT: Final = 10_000
@@ -312,6 +321,7 @@ class EdgeLink:
             if self._pending.pop(request_id, None) is not None:
                 self._events.append(RequestFailed(request_id, "the cloud did not answer in time"))
         self.outbox.handle_timer(now)
+        self._events.extend(GivenUp(entry) for entry in self.outbox.given_up())
 
     def deadline(self) -> float | None:
         """When `handle_timer` (and `data_to_send`) wants to be called next."""

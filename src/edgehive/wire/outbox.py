@@ -10,6 +10,7 @@ from typing import Protocol
 
 from edgehive.kit.errors import StorageError
 from edgehive.wire import resource as res
+from edgehive.wire.classify import TWIN_SOURCE
 from edgehive.wire.message import Message
 from edgehive.wire.rows import answer_error
 
@@ -50,6 +51,9 @@ class OutboxLimits:
     """Sent again when the cloud has not answered by then (the original answers most failures with silence)."""
     retry: float = 1.0
     retry_max: float = 60.0
+    unanswered: int = 4
+    """Attempts after which a device report is given up: the original's cloud answers nothing about a device it does
+    not know. Everything else is repeated for ever."""
     conflicts: int = 5
     """Attempts after which a 409 is final: it may be a race, or a UID that is gone for good."""
 
@@ -68,6 +72,8 @@ class _Item:
     expires: float | None = None
     """When an answer is overdue; ``None`` while it is not in flight."""
     attempts: int = 0
+    unanswered: int = 0
+    """How often the link was up and no answer came in time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +92,7 @@ class OutboxStats:
     replaced: int = 0
     settled: int = 0
     retried: int = 0
+    given_up: int = 0
 
 
 class Outbox:
@@ -102,6 +109,7 @@ class Outbox:
         self._ready: dict[str, None] = {}  # an ordered set of subjects
         self._paused: dict[str, None] = {}
         self._flying: dict[str, str] = {}  # message id -> subject
+        self._given_up: list[Entry] = []
         self._undropped: dict[int, str] = {}  # answered, but the disk would not forget: sequence -> subject
         self._size = 0
         self._sequence = 0
@@ -180,16 +188,14 @@ class Outbox:
         if error is not None and (error.retryable or conflict):
             self._pause(subject, lane, item, now)
             return None
-        lane.items.pop(0)
-        self._size -= 1
-        self._drop(item.entry)
+        self._remove_first(subject, lane)
         self.stats.settled += 1
-        if lane.items:
-            lane.not_before = 0.0
-            self._ready[subject] = None
-        else:
-            del self._lanes[subject]
         return Settled(item.entry, answer)
+
+    def given_up(self) -> list[Entry]:
+        """Return what was given up since the last call: no answer came, and none is to be expected."""
+        entries, self._given_up = self._given_up, []
+        return entries
 
     def link_lost(self) -> None:
         """Everything in flight must be sent again."""
@@ -207,6 +213,12 @@ class Outbox:
             lane = self._lanes[subject]
             item = lane.items[0]
             self._flying.pop(item.entry.message.id, None)
+            item.unanswered += 1
+            if item.entry.message.source == TWIN_SOURCE and item.unanswered >= self._limits.unanswered:
+                self._remove_first(subject, lane)
+                self.stats.given_up += 1
+                self._given_up.append(item.entry)
+                continue
             self._pause(subject, lane, item, now)
         for subject in [s for s in self._paused if self._lanes[s].not_before <= now]:
             del self._paused[subject]
@@ -227,6 +239,17 @@ class Outbox:
             self._ready[entry.subject] = None
         lane.items.append(_Item(entry))
         self._size += 1
+
+    def _remove_first(self, subject: str, lane: _Lane) -> None:
+        """Take the first entry of a subject out, for good."""
+        item = lane.items.pop(0)
+        self._size -= 1
+        self._drop(item.entry)
+        if lane.items:
+            lane.not_before = 0.0
+            self._ready[subject] = None
+        else:
+            del self._lanes[subject]
 
     def _replaceable(self, subject: str, message: Message) -> _Item | None:
         lane = self._lanes.get(subject)

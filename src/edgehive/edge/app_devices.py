@@ -1,0 +1,74 @@
+"""The device parts of edgecore, assembled: device twin, the interface for mappers, MQTT. Imported only where one is on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgehive.aio.supervise import Service
+from edgehive.beehive.hive import Hive, Module
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.hub import EdgeHub
+from edgehive.edge.hub_routes import TWIN
+from edgehive.edge.store import EdgeStore
+from edgehive.kit.errors import UserError
+from edgehive.wire.message import Message, Stamp
+
+if TYPE_CHECKING:
+    from edgehive.edge.devicetwin import DeviceTwin
+
+MAX_SOCKET_PATH = 100
+"""Longest path of a unix socket that works everywhere, in bytes (Linux: 107)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the device modules are given by edgecore."""
+
+    config: EdgeCoreConfig
+    node: str
+    store: EdgeStore
+    hub: EdgeHub
+    hive: Hive[Message]
+    stamp: Stamp
+    rng: Callable[[], float]
+
+
+def device_services(parts: Parts) -> list[Service]:
+    """The services of the device modules that the configuration asks for.
+
+    Raises:
+        UserError: the configuration does not work.
+        StorageError: the database does not.
+    """
+    modules = parts.config.modules
+    services: list[Service] = []
+    twin = None
+    if modules.device_twin.enable:
+        twin, services = _device_twin(parts)
+    if modules.event_bus.enable:
+        services += _event_bus(parts, twin)
+    return services
+
+
+def _device_twin(parts: Parts) -> "tuple[DeviceTwin, list[Service]]":
+    from edgehive.edge.devicetwin import DeviceTwin
+    from edgehive.edge.dmi import SOCKET_NAME, Dmi
+    from edgehive.edge.dmi_rows import StoredMappers
+
+    directory = Path(parts.config.modules.device_twin.dmi_sock_path)
+    if len(bytes(directory / SOCKET_NAME)) > MAX_SOCKET_PATH:
+        raise UserError(
+            f"modules.deviceTwin.dmiSockPath: {directory}/{SOCKET_NAME} is too long for a socket",
+            hint=f"use a directory whose path has at most {MAX_SOCKET_PATH - len(SOCKET_NAME) - 1} bytes",
+        )
+    twin = DeviceTwin(node=parts.node, store=parts.store, cloud=parts.hub, stamp=parts.stamp)
+    dmi = Dmi(directory=directory, sink=twin, rows=StoredMappers(parts.store), rng=parts.rng)
+    twin.attach(dmi)  # mappers are listened to only when the objects are known
+    parts.hive.add(Module("twin", twin.receive, frozenset({TWIN})))
+    return twin, [Service("devicetwin", twin.run), Service("dmi", dmi.run)]
+
+
+def _event_bus(parts: Parts, twin: "DeviceTwin | None") -> list[Service]:
+    """MQTT. `twin.publish_to(bus.publish)` and ``to_twin=twin.mqtt`` join the two; without a twin MQTT works alone."""
+    return []
