@@ -18,10 +18,10 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 from edgehive.aio.http_connection import Connection
 from edgehive.aio.http_messages import BODY_LIMIT, HttpError, RawConnection, Request, Response
+from edgehive.aio.listening import listening_socket
 
 __all__ = ["BODY_LIMIT", "Handler", "HttpError", "HttpServer", "RawConnection", "Request", "Response"]
 
@@ -30,17 +30,6 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 _READ_BUFFER = 64 * 1024
-
-
-async def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
-    """Family and address to bind; only a name needs the resolver, and the thread that asyncio starts for it."""
-    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
-    try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=passive | socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=passive)
-    family, _, _, _, address = found[0]
-    return family, address
 
 
 class HttpServer:
@@ -89,18 +78,7 @@ class HttpServer:
         Raises:
             OSError: the address is in use or not ours.
         """
-        family, address = await _resolve(host, port)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.setblocking(False)
-            sock.bind(address)
-            sock.listen(512)
-        except OSError:
-            sock.close()
-            raise
+        sock = await listening_socket(host, port, shared=shared)
         self._sockets.append(sock)
         return int(sock.getsockname()[1])
 

@@ -1,0 +1,489 @@
+"""An MQTT broker without sockets: connections are `Peer` objects, bytes come in, bytes and endings go out.
+
+MQTT 3.1, 3.1.1 and 5.0 side by side; QoS 0, 1 and 2, retained messages, wills, persistent sessions (in memory),
+subscription ids and options, expiry. Not offered: shared subscriptions, topic aliases, enhanced authentication; a 5.0
+client is told. Everything a client can make us keep is bounded by `BrokerLimits`.
+
+The shell calls `opened`, `receive`, `writable`, `closed`, `handle_timer`; afterwards it takes `inbound` (messages that
+match the broker's own filters) and hands them over, and only then writes what `flush` names: an acknowledgement leaves
+after its message has been taken care of.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgehive.kit.text import safe_label
+from edgehive.wire import mqtt_packets as mp
+from edgehive.wire.mqtt_codec import decode_packet
+from edgehive.wire.mqtt_connect import Refused, answer_properties, check_connect, session_expiry
+from edgehive.wire.mqtt_packets import (
+    V5,
+    Ack,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    MqttError,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Publish,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsuback,
+    Unsubscribe,
+    Will,
+    find_int,
+)
+from edgehive.wire.mqtt_session import (
+    BrokerLimits,
+    BrokerStats,
+    Peer,
+    Routed,
+    Session,
+    Shared,
+    routed_message,
+)
+from edgehive.wire.mqtt_topics import MAX_LEVELS, TopicTree, is_filter, matches
+
+_TICK: Final = 1.0
+_CACHE: Final = 512
+_CACHED_TOPIC: Final = 256
+
+_Target = tuple[Session, Subscription, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A client's message that matches one of the broker's own filters; `peer` is ``None`` for a will."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    peer: Peer | None
+
+
+class Broker:
+    """All sessions, subscriptions and retained messages. `new_id` names clients that do not name themselves."""
+
+    def __init__(self, *, now: float, new_id: Callable[[], str], limits: BrokerLimits | None = None) -> None:
+        self._shared = Shared(limits or BrokerLimits(), BrokerStats(), now)
+        self.limits: Final = self._shared.limits
+        self.stats: Final = self._shared.stats
+        self._new_id = new_id
+        self._peers: dict[Peer, None] = {}
+        self._dirty: dict[Peer, None] = {}
+        self._sessions: dict[str, Session] = {}
+        self._tree: TopicTree[Session, tuple[Subscription, int]] = TopicTree()
+        self._own: tuple[str, ...] = ()
+        self._cache: dict[str, tuple[list[_Target], bool]] = {}
+        self._retained: dict[str, Routed] = {}
+        self._retained_bytes = 0
+        self._partial = 0
+        self._next_tick = now + _TICK
+        self.inbound: list[Inbound] = []
+        """What matched the own filters since the shell last took it."""
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._peers)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions of present and absent clients."""
+        return len(self._sessions)
+
+    @property
+    def retained(self) -> int:
+        """Retained messages."""
+        return len(self._retained)
+
+    # the shell's side
+
+    def opened(self, name: str, now: float) -> Peer:
+        """A socket was accepted; `name` says where from. It may have `ended` at once: there are too many."""
+        self._shared.now = now
+        peer = Peer(name, self._shared, self._dirty)
+        if len(self._peers) >= self.limits.clients:
+            self.stats.refused += 1
+            self._end(peer, "there are too many clients")
+        else:
+            self._peers[peer] = None
+        return peer
+
+    def receive(self, peer: Peer, data: bytes, now: float) -> None:
+        """Bytes came from a client."""
+        self._shared.now = now
+        if peer.ended:
+            return
+        try:
+            for first, body in peer.reader.feed(data):
+                peer.heard = now
+                peer.messages += 1
+                self._packet(peer, decode_packet(first, body, peer.version))
+                if peer not in self._peers:
+                    return  # this very packet ended it
+            self._partial += peer.reader.buffered - peer.buffered
+            peer.buffered = peer.reader.buffered
+            if self._partial > self.limits.memory and peer.buffered:
+                raise MqttError("too much is half received", mp.QUOTA_EXCEEDED)
+        except MqttError as exc:
+            self._break_off(peer, exc)
+
+    def writable(self, peer: Peer, now: float) -> None:
+        """The client's socket takes data again (or `stalled` was set before, when it stopped)."""
+        self._shared.now = now
+        peer.stalled = None
+        if peer.session is not None:
+            peer.session.pump()
+
+    def closed(self, peer: Peer, now: float) -> None:
+        """The client's socket is gone."""
+        self._shared.now = now
+        if peer in self._peers:
+            self._end(peer, "the client closed the connection")
+        self._dirty.pop(peer, None)
+
+    def flush(self) -> list[Peer]:
+        """The peers that have something to write or are to be closed."""
+        dirty = list(self._dirty)
+        self._dirty.clear()
+        return dirty
+
+    def written(self, peer: Peer, now: float) -> None:
+        """The shell has taken `out`; there may be room for more that waits."""
+        self._shared.now = now
+        if peer.session is not None:
+            peer.session.pump()
+
+    def fail(self, peer: Peer, why: str) -> None:
+        """End a connection whose message could not be taken care of; what we owe it is not sent."""
+        if not peer.ended:
+            peer.out.clear()
+            peer.out_bytes = 0
+            self._break_off(peer, MqttError(why, mp.SERVER_BUSY))
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, now: float) -> None:
+        """Publish as the broker itself; it does not come back by `inbound`."""
+        self._shared.now = now
+        self._route(Routed(topic, payload, qos, retain), None)
+
+    def own_filters(self, filters: Iterable[str]) -> None:
+        """What clients publish under `filters` comes out at `inbound`."""
+        self._own = tuple(filters)
+        self._cache.clear()
+
+    def shut_down(self, now: float) -> None:
+        """Say goodbye to everybody."""
+        self._shared.now = now
+        for peer in list(self._peers):
+            self._end(peer, "the broker stops", mp.SHUTTING_DOWN)
+
+    # the clock
+
+    def handle_timer(self, now: float) -> None:
+        """Keepalives, stalled sockets, wills and sessions that are due; precise to a second."""
+        self._shared.now = now
+        if now < self._next_tick:
+            return
+        self._next_tick = now + _TICK
+        for peer in list(self._peers):
+            self._watch(peer, now)
+        for session in list(self._sessions.values()):
+            if session.will_due is not None and session.will_due[0] <= now:
+                _, will = session.will_due
+                session.will_due = None
+                self._publish_will(will)
+            if session.expires is not None and session.expires <= now:
+                self._forget(session)
+        for topic in [t for t, m in self._retained.items() if m.expires is not None and m.expires <= now]:
+            self._unretain(topic)
+
+    def deadline(self) -> float | None:
+        """When `handle_timer` wants to be called next; ``None`` while there is nobody."""
+        return self._next_tick if self._peers or self._sessions else None
+
+    def _watch(self, peer: Peer, now: float) -> None:
+        silent = now - peer.heard
+        if peer.session is None:
+            if silent > self.limits.connect_timeout:
+                self.stats.refused += 1
+                self._end(peer, "no CONNECT came")
+        elif peer.keepalive and silent > peer.keepalive * 1.5:
+            self._end(peer, "keepalive time-out", mp.KEEPALIVE_TIMEOUT)
+        elif peer.stalled is not None and now - peer.stalled > self.limits.stall_timeout:
+            self._end(peer, "the client takes no data")
+
+    # packets
+
+    def _packet(self, peer: Peer, packet: Packet) -> None:
+        session = peer.session
+        if session is None:
+            if not isinstance(packet, Connect):
+                raise MqttError("the first packet is no CONNECT", mp.PROTOCOL_VIOLATION)
+            self._connect(peer, packet)
+            return
+        match packet:
+            case Publish():
+                self._message(peer, session, packet)
+            case Ack():
+                self._acknowledge(peer, session, packet)
+            case Pingreq():
+                peer.send(Pingresp())
+            case Subscribe():
+                self._subscribe(peer, session, packet)
+            case Unsubscribe():
+                codes = tuple(self._unsubscribe(session, name) for name in packet.filters)
+                peer.send(Unsuback(packet.packet_id, codes))
+            case Disconnect():
+                self._goodbye(peer, session, packet)
+            case Auth():
+                raise MqttError("there is no enhanced authentication here", mp.BAD_AUTH_METHOD)
+            case _:
+                raise MqttError("a client does not send such a packet", mp.PROTOCOL_VIOLATION)
+
+    def _connect(self, peer: Peer, packet: Connect) -> None:
+        peer.version = packet.version
+        try:
+            check_connect(packet, self.limits)
+        except Refused as exc:
+            self.stats.refused += 1
+            peer.send(Connack(False, exc.code))
+            self._end(peer, str(exc))
+            return
+        name = packet.client_id or f"auto-{self._new_id()}"
+        session = self._sessions.get(name)
+        if session is not None and session.peer is not None:
+            self._end(session.peer, f"taken over by {peer.name}", mp.TAKEN_OVER)
+            session = self._sessions.get(name)
+        if session is not None and packet.clean:
+            self._forget(session)
+            session = None
+        present = session is not None
+        if session is None:
+            session = Session(name, self._shared)
+            self._make_room()
+            self._sessions[name] = session
+        expiry = session_expiry(packet, self.limits)
+        session.expiry = expiry
+        peer.session = session
+        peer.keepalive = packet.keepalive
+        peer.will = packet.will
+        peer.largest = find_int(packet.properties, mp.MAXIMUM_PACKET_SIZE, mp.MAX_REMAINING)
+        session.attach(peer, find_int(packet.properties, mp.RECEIVE_MAXIMUM, 0xFFFF))
+        properties = answer_properties(packet, name, expiry, self.limits) if packet.version == V5 else ()
+        peer.send(Connack(present, 0, properties))
+        session.pump()
+
+    def _message(self, peer: Peer, session: Session, packet: Publish) -> None:
+        if packet.topic.count("/") >= MAX_LEVELS:
+            raise MqttError("a topic has too many levels", mp.BAD_TOPIC)
+        if packet.properties:
+            self._check_properties(packet)
+        if packet.qos == 2:
+            if packet.packet_id in session.received:
+                peer.send(Ack(mp.PUBREC, packet.packet_id))
+                return
+            if len(session.received) >= self.limits.receive_maximum:
+                raise MqttError("too many messages are not released", mp.RECEIVE_MAXIMUM_EXCEEDED)
+            session.received.add(packet.packet_id)
+        self.stats.received += 1
+        self._route(routed_message(packet, self._shared.now), session)
+        if packet.qos:
+            peer.send(Ack(mp.PUBACK if packet.qos == 1 else mp.PUBREC, packet.packet_id))
+
+    def _check_properties(self, packet: Publish) -> None:
+        for key, _ in packet.properties:
+            if key == mp.TOPIC_ALIAS:
+                raise MqttError("topic aliases are not offered", mp.BAD_ALIAS)
+            if key == mp.SUBSCRIPTION_ID:
+                raise MqttError("a client sends no subscription id", mp.PROTOCOL_VIOLATION)
+
+    def _acknowledge(self, peer: Peer, session: Session, packet: Ack) -> None:
+        if packet.kind != mp.PUBREL:
+            session.acknowledged(packet)
+            return
+        session.received.discard(packet.packet_id)
+        peer.send(Ack(mp.PUBCOMP, packet.packet_id))
+
+    def _goodbye(self, peer: Peer, session: Session, packet: Disconnect) -> None:
+        expiry = find_int(packet.properties, mp.SESSION_EXPIRY, -1)
+        if expiry >= 0:
+            if expiry and not session.expiry:
+                raise MqttError("the session cannot be made to last now", mp.PROTOCOL_VIOLATION)
+            session.expiry = min(expiry, self.limits.session_expiry)
+        if packet.reason != mp.DISCONNECT_WITH_WILL:
+            peer.will = None
+        self._end(peer, "the client said goodbye")
+
+    # subscriptions
+
+    def _subscribe(self, peer: Peer, session: Session, packet: Subscribe) -> None:
+        number = find_int(packet.properties, mp.SUBSCRIPTION_ID, 0)
+        codes: list[int] = []
+        replays: list[tuple[Subscription, bool]] = []
+        for subscription in packet.subscriptions:
+            code = self._refusal(session, subscription)
+            if code:
+                codes.append(code if peer.version == V5 else 0x80)
+                continue
+            known = subscription.filter in session.subscriptions
+            session.subscriptions[subscription.filter] = (subscription, number)
+            self._tree.put(subscription.filter, session, (subscription, number))
+            codes.append(subscription.qos)
+            replays.append((subscription, known))
+        self._cache.clear()
+        peer.send(Suback(packet.packet_id, tuple(codes)))
+        for subscription, known in replays:
+            handling = subscription.retain_handling
+            if handling == 0 or (handling == 1 and not known):
+                self._replay(session, subscription, (number,) if number else ())
+        session.pump()
+
+    def _refusal(self, session: Session, subscription: Subscription) -> int:
+        name = subscription.filter
+        if name.startswith("$share/"):
+            return mp.NO_SHARED_SUBSCRIPTIONS
+        if not is_filter(name) or len(name) > self.limits.filter:
+            return mp.BAD_FILTER
+        if name in session.subscriptions:
+            return 0
+        full = len(session.subscriptions) >= self.limits.subscriptions
+        return mp.QUOTA_EXCEEDED if full or self._tree.nodes >= self.limits.nodes else 0
+
+    def _replay(self, session: Session, subscription: Subscription, ids: tuple[int, ...]) -> None:
+        for topic, retained in self._retained.items():
+            if matches(subscription.filter, topic):
+                session.replay(retained, min(subscription.qos, retained.qos), ids)
+
+    def _unsubscribe(self, session: Session, name: str) -> int:
+        if session.subscriptions.pop(name, None) is None:
+            return mp.NO_SUBSCRIPTION
+        self._tree.remove(name, session)
+        self._cache.clear()
+        return mp.SUCCESS
+
+    # messages
+
+    def _route(self, routed: Routed, origin: Session | None, *, will: bool = False) -> None:
+        topic = routed.topic
+        if routed.retain:
+            self._retain(routed)
+        found = self._cache.get(topic)
+        if found is None:
+            found = self._match(topic)
+        targets, own = found
+        if own and (origin is not None or will):
+            peer = origin.peer if origin is not None else None
+            self.inbound.append(Inbound(topic, routed.payload, routed.qos, peer))
+        if len(targets) == 1:
+            session, subscription, number = targets[0]
+            if not (subscription.no_local and session is origin):
+                retain = routed.retain and subscription.retain_as_published
+                ids = (number,) if number else ()
+                session.deliver(routed, min(subscription.qos, routed.qos), retain, ids)
+        elif targets:
+            self._fan_out(routed, origin, targets)
+
+    def _fan_out(self, routed: Routed, origin: Session | None, targets: Sequence[_Target]) -> None:
+        """Once to each session, with the best QoS of its subscriptions that match (3.3.4)."""
+        merged: dict[Session, tuple[int, bool, tuple[int, ...]]] = {}
+        for session, subscription, number in targets:
+            if subscription.no_local and session is origin:
+                continue
+            qos, retain, ids = merged.get(session, (0, False, ()))
+            merged[session] = (
+                max(qos, min(subscription.qos, routed.qos)),
+                retain or (routed.retain and subscription.retain_as_published),
+                (*ids, number) if number else ids,
+            )
+        for session, (qos, retain, ids) in merged.items():
+            session.deliver(routed, qos, retain, ids)
+
+    def _match(self, topic: str) -> tuple[list[_Target], bool]:
+        targets = [(session, *value) for session, value in self._tree.match(topic)]
+        found = (targets, any(matches(name, topic) for name in self._own))
+        if len(topic) <= _CACHED_TOPIC:
+            if len(self._cache) >= _CACHE:
+                self._cache.clear()
+            self._cache[topic] = found
+        return found
+
+    def _retain(self, routed: Routed) -> None:
+        self._unretain(routed.topic)
+        if not routed.payload:
+            return
+        room = self._retained_bytes + routed.size <= self.limits.retained_bytes
+        if not room or len(self._retained) >= self.limits.retained:
+            self.stats.not_retained += 1
+            return
+        self._retained[routed.topic] = routed
+        self._retained_bytes += routed.size
+
+    def _unretain(self, topic: str) -> None:
+        old = self._retained.pop(topic, None)
+        if old is not None:
+            self._retained_bytes -= old.size
+
+    def _publish_will(self, will: Will) -> None:
+        self._route(routed_message(will, self._shared.now), None, will=True)
+
+    # endings
+
+    def _break_off(self, peer: Peer, exc: MqttError) -> None:
+        self.stats.refused += 1
+        if exc.reason == mp.UNSUPPORTED_VERSION and peer.session is None:
+            peer.version = mp.V311
+            peer.send(Connack(False, 1))
+        self._end(peer, safe_label(str(exc)), exc.reason)
+
+    def _end(self, peer: Peer, cause: str, reason: int | None = None) -> None:
+        """End a connection; `reason` is told to a 5.0 client. Its session may stay, its will may go out."""
+        if peer.ended:
+            return
+        peer.ended = True
+        peer.cause = cause
+        if peer in self._peers:
+            del self._peers[peer]
+            self._partial -= peer.buffered
+        session, peer.session = peer.session, None
+        if session is not None:
+            if reason is not None and peer.version == V5:
+                peer.send(Disconnect(reason))
+            self._leave(session, peer)
+        peer.touch()
+
+    def _leave(self, session: Session, peer: Peer) -> None:
+        session.detach()
+        will, peer.will = peer.will, None
+        now = self._shared.now
+        delay = find_int(will.properties, mp.WILL_DELAY, 0) if will is not None else 0
+        session.expires = now + session.expiry
+        if will is not None and delay and session.expiry:
+            session.will_due = (now + min(delay, session.expiry), will)
+        elif will is not None:
+            self._publish_will(will)
+        if not session.expiry:
+            self._forget(session)
+
+    def _make_room(self) -> None:
+        while len(self._sessions) >= self.limits.sessions:
+            absent = [s for s in self._sessions.values() if s.expires is not None]
+            if not absent:
+                return
+            self._forget(min(absent, key=lambda s: s.expires or 0.0))
+
+    def _forget(self, session: Session) -> None:
+        """The session ends: subscriptions and messages go, a will that waits goes out."""
+        self._sessions.pop(session.client_id, None)
+        for name in session.subscriptions:
+            self._tree.remove(name, session)
+        session.subscriptions.clear()
+        session.clear()
+        self._cache.clear()
+        due, session.will_due = session.will_due, None
+        if due is not None:
+            self._publish_will(due[1])
