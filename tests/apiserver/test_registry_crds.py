@@ -138,7 +138,7 @@ async def test_deleting_a_crd_deletes_its_objects(widgets):
         assert [kind for kind, _ in await waiting] == ["DELETED"]  # and the watch has ended
     assert widgets.storage.count("widgets.example.com") == 0
     assert widgets.catalog.find("example.com", "v1", "widgets") is None
-    assert widgets.names(CRDS) == []
+    assert "widgets.example.com" not in widgets.names(CRDS)
 
 
 async def _all(stream) -> list:
@@ -152,7 +152,7 @@ async def test_a_crd_waits_for_the_finalizers_of_its_objects(widgets):
     assert widgets.get(CRDS, "widgets.example.com")["metadata"]["deletionTimestamp"]
     await widgets.patch("widgets", "w", {"metadata": {"finalizers": None}})
     await widgets.registry.clean_up_crd("widgets.example.com")
-    assert widgets.names(CRDS) == []
+    assert "widgets.example.com" not in widgets.names(CRDS)
 
 
 async def test_a_kind_that_is_taken_is_not_served(widgets):

@@ -1,4 +1,4 @@
-"""What a cluster starts with: namespaces, and the service that names the API server itself."""
+"""What a cluster starts with: namespaces, the service that names the API server itself, KubeEdge's device kinds."""
 
 import ipaddress
 
@@ -7,7 +7,8 @@ from edgehive.apiserver.catalog import bucket_of, key_of
 from edgehive.apiserver.codec import Object
 from edgehive.apiserver.context import LOCAL, Call
 from edgehive.apiserver.registry import Registry
-from edgehive.kube.refs import GVR, NAMESPACES, SERVICES
+from edgehive.kube.crd_devices import device_crds
+from edgehive.kube.refs import CRDS, GVR, NAMESPACES, SERVICES
 from edgehive.kube.status import ApiStatus
 
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", "kubeedge")
@@ -20,6 +21,8 @@ async def bootstrap(registry: Registry, *, address: str, port: int, service_addr
         await _ensure(registry, NAMESPACES, "", {"metadata": {"name": name}})
     for key, _ in list(registry.storage.scan("namespaces")):
         await registry.furnish(key)
+    for crd in device_crds():
+        await _ensure(registry, CRDS, "", crd)
     ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]
     for gvr, obj in default_roles():
         await _ensure(registry, gvr, "", obj)

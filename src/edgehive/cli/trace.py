@@ -18,6 +18,7 @@ from edgehive.aio.kubeclient import KubeClient
 from edgehive.cli.up_layout import Layout, default_data_dir
 from edgehive.kit.errors import ProtocolError, UserError
 from edgehive.kube.api import ListOptions, WriteOptions
+from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICES
 from edgehive.kube.refs import (
     CLUSTEROBJECTSYNCS,
     CONFIGMAPS,
@@ -36,6 +37,8 @@ _KINDS: dict[str, tuple[str, GVR]] = {
     **dict.fromkeys(("configmap", "configmaps", "cm"), ("ConfigMap", CONFIGMAPS)),
     **dict.fromkeys(("secret", "secrets"), ("Secret", SECRETS)),
     **dict.fromkeys(("node", "nodes", "no"), ("Node", NODES)),
+    **dict.fromkeys(("device", "devices"), ("Device", DEVICES)),
+    **dict.fromkeys(("devicemodel", "devicemodels"), ("DeviceModel", DEVICE_MODELS)),
 }
 _TIMEOUT = 5.0
 _PAGE = 500
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     layout = Layout(default_data_dir(os.environ))
     found = str(layout.kubeconfig) if layout.kubeconfig.exists() else ""
     parser.add_argument(
-        "object", metavar="KIND/NAME", help="pod/NAME, configmap/NAME, secret/NAME or node/NAME"
+        "object", metavar="KIND/NAME", help="a pod, configmap, secret, node, device or devicemodel"
     )
     parser.add_argument("-n", "--namespace", default="default", help="default: %(default)s")
     parser.add_argument(

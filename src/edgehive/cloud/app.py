@@ -19,6 +19,7 @@ from edgehive.cloud.access import AccessAudit
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.config_load import local_address, split_address
 from edgehive.cloud.crds import ensure_crds
+from edgehive.cloud.devicecontroller import DeviceController
 from edgehive.cloud.downstream import Downstream
 from edgehive.cloud.dynamic import DynamicController, RequestApi, WatchReview
 from edgehive.cloud.dynamic_watch import Watches
@@ -27,7 +28,7 @@ from edgehive.cloud.https import EnrollmentApi, LegacyReport
 from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.monitor import CloudMetrics, Monitor
-from edgehive.cloud.nodes import NodeSettings, NodeTable
+from edgehive.cloud.nodes import NodeSettings, NodeTable, Route
 from edgehive.cloud.ownership import Ownership
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
 from edgehive.cloud.requested import Requested
@@ -49,7 +50,7 @@ from edgehive.kube.api import KubeApi
 from edgehive.kube.kubeconfig import KubeConfig
 from edgehive.kube.status import ApiStatus
 from edgehive.wire.application import Application
-from edgehive.wire.classify import DYNAMIC_CONTROLLER
+from edgehive.wire.classify import DEVICE_CONTROLLER, DYNAMIC_CONTROLLER
 from edgehive.wire.message import Message
 from edgehive.wire.objectsync import SyncWriter
 from edgehive.wire.pool import PoolLimits
@@ -125,7 +126,8 @@ class CloudCore:
     async def _run(self, api: KubeApi) -> None:
         secrets = SecretStore(api=api)
         pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
-        await _persist(lambda: ensure_crds(api, install=self._config.edgehive.install_crds))
+        install, devices = self._config.edgehive.install_crds, self._config.modules.device_controller.enable
+        await _persist(lambda: ensure_crds(api, install=install, devices=devices))
         keys = await _persist(pki.load)
         self.parts = parts = CloudParts(
             self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._shared
@@ -142,6 +144,8 @@ class CloudCore:
         ]
         if parts.watches is not None:
             services.append(Service("dynamic controller", parts.watches.run))
+        if parts.devices is not None:
+            services += parts.devices.services()
         if parts.audit is not None:
             services.append(Service("access audit", parts.audit.run))
         if self._config.modules.sync_controller.enable:
@@ -244,7 +248,14 @@ class CloudParts:
         self.listening = False
         self._wall = wall
         self._kubernetes_ca = kubernetes_ca
-        self.caches = Caches(api=api)
+        self.devices: DeviceController | None = None
+        if config.modules.device_controller.enable:
+            impersonate = hub.authorization.enforced
+            self.devices = DeviceController(
+                api=api, stamp=self.stamp, impersonate=impersonate, settings=own.devices
+            )
+        view = self.devices.view if self.devices is not None else None
+        self.caches = Caches(api=api, more=self.devices.caches.all() if self.devices is not None else ())
         self.requested = Requested(
             api=api,
             connected=lambda node: self.nodes.connected(node),
@@ -260,6 +271,7 @@ class CloudParts:
             location=location,
             records=self.records,
             requested=self.requested,
+            devices=view,
         )
         self.writer = SyncWriter(interval=own.delivery.record_interval)
         self.sync = SyncController(
@@ -280,7 +292,8 @@ class CloudParts:
             stamp=self.stamp,
             handle=self._handle,
             fetch=self.view.fetch,
-            routes={DYNAMIC_CONTROLLER: self.dynamic.receive} if self.dynamic is not None else {},
+            order=view,
+            routes=self._routes(),
             ca_pem=lambda: self._kubernetes_ca,
             on_plan=self.sync.plan_changed,
             on_connect=self._on_connect(Ownership(api=api, nodes=self.caches.nodes, address=address)),
@@ -299,6 +312,8 @@ class CloudParts:
             stamp=self.stamp,
         )
         self.downstream.start()
+        if self.devices is not None:
+            self.devices.connect(self.nodes)
         ca_pem = keys.ca.cert_pem
         self.hub = (
             CloudHub(
@@ -336,14 +351,26 @@ class CloudParts:
             writer=self.writer,
             records=self.records,
             audit=self.audit,
+            devices=self.devices,
         )
         tracer = Tracer(nodes=self.nodes, view=self.view)
         self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking, trace=tracer.trace)
+
+    def _routes(self) -> dict[str, Route]:
+        """The modules that are switched on, by the name of their group."""
+        routes: dict[str, Route] = {}
+        if self.dynamic is not None:
+            routes[DYNAMIC_CONTROLLER] = self.dynamic.receive
+        if self.devices is not None:
+            routes[DEVICE_CONTROLLER] = self.devices.receive
+        return routes
 
     def _on_connect(self, ownership: Ownership) -> Callable[[str], Coroutine[Any, Any, None]]:
         async def connected(node: str) -> None:
             if self.watches is not None:
                 self.watches.node_connected(node)
+            if self.devices is not None:
+                self.devices.node_connected(node)
             await ownership.claim(node)
 
         return connected

@@ -178,14 +178,26 @@ class Enrollment(Section, frozen=True):
     """Whether a join token may be used for a node that exists already (new machine, same name)."""
 
 
+class Devices(Section, frozen=True):
+    """``edgehive.devices``: how often what devices report is written to the API server."""
+
+    status_interval: Seconds = 1.0
+    """Least seconds between two writes of one DeviceStatus; reports that come in between are written together."""
+    summary: bool = True
+    """Write a summary of the DeviceStatus into the Device's status, for ``kubectl get devices``."""
+    summary_interval: Seconds = 5.0
+    """Least seconds between two writes of one device's summary."""
+
+
 class Edgehive(Section, frozen=True):
     """``edgehive``: settings that KubeEdge does not have."""
 
     delivery: Delivery = Delivery()
     admission: Admission = Admission()
+    devices: Devices = Devices()
     enrollment: Enrollment = Enrollment()
     install_crds: bool = True
-    """Create KubeEdge's ObjectSync definitions when they are missing and we may."""
+    """Create KubeEdge's definitions (ObjectSync, and those of devices) when they are missing and we may."""
 
 
 EDGE_WORKERS = 100  # KubeEdge's usual number of workers for one kind of request

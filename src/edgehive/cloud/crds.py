@@ -9,27 +9,31 @@ import msgspec
 from edgehive.kit.errors import UserError
 from edgehive.kube.api import KubeApi, ListOptions
 from edgehive.kube.crd import kubeedge_crds
+from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, device_crds
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CRDS, GVR, OBJECTSYNCS
 from edgehive.kube.status import ApiStatus
 
 log = logging.getLogger(__name__)
 
 _NEEDED: Final = (OBJECTSYNCS, CLUSTEROBJECTSYNCS)
+_DEVICES: Final = (DEVICE_MODELS, DEVICES, DEVICE_STATUSES)
 _SERVED_WITHIN = 30.0  # seconds a new definition may take to be served
 
 
-async def ensure_crds(api: KubeApi, *, install: bool) -> None:
-    """Make sure that both record kinds are served.
+async def ensure_crds(api: KubeApi, *, install: bool, devices: bool = False) -> None:
+    """Make sure that both record kinds are served, and with `devices` their three kinds.
 
     Raises:
         UserError: they are missing and may not be created.
         Unreachable: the API server is not there.
     """
-    manifests = {crd["metadata"]["name"]: crd for crd in kubeedge_crds()}
-    for gvr in _NEEDED:
+    manifests = {crd["metadata"]["name"]: crd for crd in (*kubeedge_crds(), *device_crds())}
+    for gvr in (*_NEEDED, *(_DEVICES if devices else ())):
         if await _served(api, gvr):
             continue
-        hint = "apply KubeEdge's CRDs (build/crds/reliablesyncs), or let cloudcore create them"
+        hint = "apply KubeEdge's CRDs (build/crds), or let cloudcore create them"
+        if gvr in _DEVICES:
+            hint += ", or switch modules.deviceController off"
         if not install:
             raise UserError(f"the cluster does not serve {gvr}, and edgehive.installCrds is false", hint=hint)
         try:

@@ -10,6 +10,7 @@ import msgspec
 
 from edgehive.aio.http import Request, Response
 from edgehive.cloud.access import AccessAudit
+from edgehive.cloud.devicecontroller import DeviceController
 from edgehive.cloud.https import EnrollmentApi
 from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.metrics import Histogram, Metric, render, single
@@ -80,6 +81,7 @@ class CloudMetrics:
         writer: SyncWriter,
         records: SyncRecords,
         audit: AccessAudit | None = None,
+        devices: DeviceController | None = None,
     ) -> None:
         self._nodes = nodes
         self._hub = hub
@@ -89,6 +91,7 @@ class CloudMetrics:
         self._writer = writer
         self._records = records
         self._audit = audit
+        self._devices = devices
 
     def collect(self) -> Iterable[Metric | Histogram]:
         """Every metric."""
@@ -101,6 +104,8 @@ class CloudMetrics:
         yield from self._deliveries()
         yield from self._connections()
         yield from self._requests()
+        if self._devices is not None:
+            yield from self._devices.metrics()
         yield from _process()
 
     def _deliveries(self) -> Iterable[Metric | Histogram]:

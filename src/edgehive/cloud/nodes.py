@@ -17,7 +17,8 @@ from edgehive.cloud.upstream import order_key
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.wire.classify import EDGE_CONTROLLER
-from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown, World
+from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Order, Unknown, World
+from edgehive.wire.desired import Unordered
 from edgehive.wire.message import DELETE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
@@ -112,6 +113,7 @@ class NodeTable:
         on_plan: Callable[[], None],
         on_connect: Callable[[str], Coroutine[Any, Any, None]],
         settings: NodeSettings,
+        order: Order | None = None,
     ) -> None:
         """Wire up.
 
@@ -119,6 +121,7 @@ class NodeTable:
         `on_plan` is called whenever `writer` may have something to write, `on_connect` after a node has connected.
         """
         self._world = world
+        self._order = order or Unordered()
         self._writer = writer
         self._stamp = stamp
         self._handle = handle
@@ -251,6 +254,7 @@ class NodeTable:
             writer=self._writer,
             stamp=self._stamp,
             reconcile_every=self._settings.reconcile_every,
+            order=self._order,
         )
 
     def _retire(self, link: NodeLink) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from edgehive.aio.informer import Informer
+from edgehive.cloud.devices import DeviceView
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.requested import Requested
 from edgehive.kit.errors import EdgehiveError, ProtocolError
@@ -34,9 +35,10 @@ def compact_sync(raw: bytes) -> bytes:
 
 
 class Caches:
-    """The informers of cloudcore; run each of `all()` as a service."""
+    """The informers of cloudcore; run each of `all()` as a service. `more` are those of modules that are on."""
 
-    def __init__(self, *, api: KubeApi) -> None:
+    def __init__(self, *, api: KubeApi, more: tuple[Informer, ...] = ()) -> None:
+        self._more = more
         self.pods: Final = Informer(api=api, gvr=PODS)
         self.configmaps: Final = Informer(api=api, gvr=CONFIGMAPS)
         self.secrets: Final = Informer(api=api, gvr=SECRETS)
@@ -46,7 +48,8 @@ class Caches:
 
     def all(self) -> tuple[Informer, ...]:
         """Every informer."""
-        return (self.nodes, self.pods, self.configmaps, self.secrets, self.syncs, self.cluster_syncs)
+        own = (self.nodes, self.pods, self.configmaps, self.secrets, self.syncs, self.cluster_syncs)
+        return (*own, *self._more)
 
     @property
     def has_synced(self) -> bool:
@@ -115,8 +118,10 @@ class ClusterView:
         location: LocationIndex,
         records: SyncRecords,
         requested: Requested | None = None,
+        devices: DeviceView | None = None,
     ) -> None:
         self._api = api
+        self._devices = devices
         self._caches = caches
         self._location = location
         self._records = records
@@ -126,6 +131,8 @@ class ClusterView:
         """The object that `record` stands for."""
         if self._requested is not None and self._requested.knows(record):
             return self._requested.find(record)
+        if self._devices is not None and self._devices.knows(record):
+            return self._devices.find(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -136,7 +143,7 @@ class ClusterView:
         return self._convert(gvr, found) if found is not None else Missing()
 
     def assigned(self, node: str) -> Iterable[CachedObject]:
-        """The Node object, what its pods refer to, and its pods, in this order."""
+        """The Node object, what its pods refer to, and its pods, in this order; then its devices."""
         found = self._caches.nodes.get("", node)
         if found is not None:
             yield self._convert(NODES, found)
@@ -149,6 +156,8 @@ class ClusterView:
             found = self._caches.pods.get(*key)
             if found is not None:
                 yield self._convert(PODS, found)
+        if self._devices is not None:
+            yield from self._devices.assigned(node)
 
     def records(self, node: str) -> Iterable[SyncRecord] | None:
         """The node's records; ``None`` while they are not known."""
@@ -160,6 +169,8 @@ class ClusterView:
         """Ask the API server itself for the object of `record`; `Unknown` if it cannot be asked."""
         if self._requested is not None and self._requested.knows(record):
             return await self._requested.fetch(record)
+        if self._devices is not None and self._devices.knows(record):
+            return await self._devices.fetch(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -190,10 +201,14 @@ class ClusterView:
                 return (node,) if node else ()
             case "configmap" | "secret":
                 return self._location.nodes((kind, namespace, name))
+            case "device" | "devicemodel" if self._devices is not None:
+                return self._devices.meant_for(kind, (namespace, name))
         return ()
 
     def wanted_version(self, kind: str, namespace: str, name: str) -> str:
         """The version that those nodes should have; "" for an object that does not exist."""
+        if kind in ("device", "devicemodel"):
+            return self._devices.wanted_version(kind, (namespace, name)) if self._devices is not None else ""
         gvr = _BY_KIND.get({"configmap": "ConfigMap"}.get(kind, kind.capitalize()))
         found = self._caches.of(gvr).get(namespace, name) if gvr is not None else None
         return self._convert(gvr, found).version if gvr is not None and found is not None else ""

@@ -15,9 +15,12 @@ from edgehive.wire.classify import DYNAMIC_CONTROLLER
 from edgehive.wire.desired import (
     CachedObject,
     Missing,
+    Order,
     Unknown,
+    Unordered,
     World,
     delete_message,
+    farewell,
     name_of_object,
     name_of_record,
     object_message,
@@ -29,7 +32,7 @@ from edgehive.wire.pool import Delivered, GivenUp, Verdict
 from edgehive.wire.resource import NODE, POD
 from edgehive.wire.session import NodeSession
 
-__all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Unknown", "World", "orphaned"]
+__all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Order", "Unknown", "World", "orphaned"]
 
 BACKLOG = 256
 """Fire-once messages kept for an absent node; the oldest is dropped."""
@@ -38,6 +41,7 @@ BACKLOG = 256
 _ANSWERS: Final = 16
 """Query answers that wait for one record; more than that is a peer asking in a loop."""
 _CACHE_RETRY: Final = 0.5
+_UNORDERED: Final = Unordered()
 
 
 class CloudNode:
@@ -54,6 +58,7 @@ class CloudNode:
         "_every",
         "_loaded",
         "_next",
+        "_order",
         "_owed",
         "_records",
         "_stamp",
@@ -74,8 +79,10 @@ class CloudNode:
         stamp: Stamp,
         reconcile_every: float = 30.0,
         several_instances: bool = True,
+        order: Order = _UNORDERED,
     ) -> None:
         self.node: Final = node
+        self._order = order
         self.session: NodeSession | None = None
         self._world = world
         self._writer = writer
@@ -254,8 +261,11 @@ class CloudNode:
         if isinstance(found, Missing) or found.uid != record.key.uid:
             if self._moot(known, found):
                 self._acknowledge_delete(known, now)
-            else:
-                self._offer(delete_message(known, stamp=self._stamp), known, now)
+                return
+            if isinstance(found, Missing):
+                for message in farewell(known, stamp=self._stamp):
+                    self.session.send(message, now)
+            self._offer(delete_message(known, stamp=self._stamp), known, now)
 
     def _moot(self, record: SyncRecord, found: CachedObject | Missing) -> bool:
         """Whether the delete of `record`'s object need not be sent.
@@ -361,12 +371,26 @@ class CloudNode:
         for message in sorted(waiting, key=lambda m: m.version):
             self._offer(message, known, now)
 
-    def _offer(self, message: Outbound, known: SyncRecord, now: float) -> Verdict:
+    def _offer(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:
         assert self.session is not None
+        if self._is_early(message, known):
+            return None  # comes back when what it waits for is acknowledged
         verdict = self.session.send(message, now)
         if verdict is Verdict.DONE:
             self._acknowledged(message, now, known)
         return verdict
+
+    def _is_early(self, message: Outbound, known: SyncRecord) -> bool:
+        """Whether the node lacks what must be there before `message`: nothing else orders two objects."""
+        if message.is_delete or message.is_response or message.resource is None:
+            return False
+        first = self._order.before(message.resource)
+        if first is None:
+            return False
+        if isinstance(first, Missing):
+            return not parse_version(known.version)  # what is there already goes on without it
+        record = self._records.get(SyncKey(self.node, first.namespace, first.uid))
+        return record is None or self._owes(record.key) or not parse_version(record.version)
 
     def _send_delete(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
         waited = self._waiting.pop(record.key, None)
@@ -392,6 +416,15 @@ class CloudNode:
         self._writer.acknowledged(known, version, now)
         if parse_version(version) > parse_version(known.version):
             self._records[record.key] = replace(known, version=version)
+        self._follow_up(message, now)
+
+    def _follow_up(self, message: Outbound, now: float) -> None:
+        """Send what has waited for `message`."""
+        if message.resource is not None:
+            for cached in self._order.after(self.node, message.resource):
+                known = self._records.get(SyncKey(self.node, cached.namespace, cached.uid))
+                first = known is None or not parse_version(known.version)
+                self.send(object_message(cached, first=first, stamp=self._stamp), now)
 
     def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
         self._records.pop(known.key, None)

@@ -7,10 +7,11 @@ from typing import Final, Protocol
 import msgspec
 
 from edgehive.wire import classify as cls
+from edgehive.wire.devices import Member, membership_message
 from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.resource import NODE, SECRET, format_resource
+from edgehive.wire.resource import DEVICE, NODE, SECRET, Resource, format_resource
 
 _SOURCES: Final = {
     "Device": cls.DEVICE_CONTROLLER,
@@ -61,6 +62,30 @@ class World(Protocol):
         ...
 
 
+class Order(Protocol):
+    """What must be at a node before what; answers at once from memory."""
+
+    def before(self, target: Resource) -> CachedObject | Missing | None:
+        """What a node must have before `target`: a device its model; `Missing`: that does not exist (yet)."""
+        ...
+
+    def after(self, node: str, target: Resource) -> Iterable[CachedObject]:
+        """What may have waited for `target` at `node`."""
+        ...
+
+
+class Unordered:
+    """Nothing waits for anything."""
+
+    def before(self, target: Resource) -> CachedObject | Missing | None:
+        """Nothing."""
+        return None
+
+    def after(self, node: str, target: Resource) -> Iterable[CachedObject]:
+        """Nothing."""
+        return ()
+
+
 def object_message(cached: CachedObject, *, first: bool, stamp: Stamp) -> Outbound:
     """The message that brings `cached` to a node; `first`: the node has never had it."""
     message_id, timestamp = stamp()
@@ -101,6 +126,17 @@ def delete_message(record: SyncRecord, *, stamp: Stamp) -> Outbound:
             group=cls.RESOURCE_GROUP,
         )
     )
+
+
+def farewell(record: SyncRecord, *, stamp: Stamp) -> tuple[Outbound, ...]:
+    """What goes along with the delete of an object that is gone: for a device, that the node has it no more.
+
+    KubeEdge's edge keeps its table of devices by that message alone, and in the original a device deleted while
+    cloudcore is down stays in it.
+    """
+    if record.kind.lower() != DEVICE or record.key.namespace is None:
+        return ()
+    return (membership_message(removed=[Member(record.key.namespace, record.object_name)], stamp=stamp),)
 
 
 def name_of_record(record: SyncRecord) -> str:
