@@ -6,12 +6,14 @@ import json
 import random
 import runpy
 import sys
+import threading
 
 import aiohttp
 import pytest
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
+from edgehive.aio.grpc import GrpcClient
 from edgehive.aio.grpc_server import GrpcServer
 from edgehive.aio.http import HttpServer, Response
 from edgehive.kit.errors import UserError
@@ -392,3 +394,59 @@ async def test_a_new_project_runs_as_a_process_and_reports(tmp_path):
             if process.returncode is None:
                 process.kill()
                 await process.communicate()
+
+
+class Stuck(Driver):
+    """Plain functions; those of the devices called "stuck" never return."""
+
+    protocol = "stuck"
+    timeout = 0.05
+    release = None
+
+    def read(self, prop):
+        if self.device.name.startswith("stuck"):
+            Stuck.release.wait()
+        return 1
+
+
+async def test_drivers_that_hang_for_ever_take_no_thread_from_the_others(tmp_path):
+    Stuck.release = threading.Event()
+    try:
+        stuck = [device(f"stuck-{n}") for n in range(40)]  # more than the shared executor has threads
+        async with mapper(tmp_path, Stuck, *stuck, device("good")) as (edgecore, service):
+            await edgecore.until(lambda: ("good", "level") in edgecore.reported)
+            async with asyncio.timeout(20):
+                while not all(worker.counters.read_errors for worker in service.workers[:40]):
+                    await asyncio.sleep(0.05)
+            reads = service.worker("default", "good").counters.reads
+            async with asyncio.timeout(5):
+                while service.worker("default", "good").counters.reads < reads + 5:
+                    await asyncio.sleep(0.02)
+            assert {key[0] for key in edgecore.reported} == {"good"}
+    finally:
+        Stuck.release.set()
+
+
+async def test_news_during_a_registration_are_not_overwritten_by_its_older_answer(tmp_path):
+    old, new = device("v", desired="1"), device("v", desired="2")
+    news = []
+
+    class Racing(Edgecore):
+        async def register(self, raw):
+            answer = await super().register(raw)
+            if not news:  # what follows leaves edgecore before the answer does
+                news.append(await self.client.call(dmi.MAPPER_SERVICE + "UpdateDevice", update, timeout=5))
+                self.devices = [new]
+            return answer
+
+    update = protobuf.encode(dmi.DEVICE_REQUEST, {"device": new})
+    edgecore = Racing(tmp_path, [MODEL], [old])
+    edgecore.client = GrpcClient(str(tmp_path / "m.sock"))
+    identity = Identity("m", "virtual", "v1", tmp_path / "m.sock", tmp_path / "dmi.sock")
+    service = MapperService(identity, VirtualDriver, rng=random.random)
+    await edgecore.server.listen()
+    async with running(edgecore.server.run(), service.run()):
+        await edgecore.until(lambda: edgecore.reported.get(("v", "level")) == "2")
+        assert service.worker("default", "v").device.properties["level"].desired == "2"
+        assert service.worker("default", "v").counters.writes == 1
+    await edgecore.client.close()

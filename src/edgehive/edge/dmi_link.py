@@ -5,6 +5,7 @@ state is compared with the last successfully told one, so the newest wins and no
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -77,13 +78,19 @@ class MapperLink:
     """One mapper: `want` and `drop` say what it should have, `run` makes it so."""
 
     def __init__(
-        self, info: MapperInfo, *, rng: Callable[[], float], connect: Callable[[str], GrpcClient] = GrpcClient
+        self,
+        info: MapperInfo,
+        *,
+        rng: Callable[[], float],
+        connect: Callable[[str], GrpcClient] = GrpcClient,
+        backoff: Backoff | None = None,
     ) -> None:
         self.info = info
         self._client = connect(info.address)
         self._told = _Told()
         self._changed = asyncio.Event()
-        self._backoff = Backoff(0.5, 30.0, jitter=0.2, rng=rng)
+        self._greeted = asyncio.Event()
+        self._backoff = backoff or Backoff(0.5, 30.0, jitter=0.2, rng=rng)
 
     def registered(self, info: MapperInfo, objects: Mapping[Key, dict[str, Any]]) -> None:
         """The mapper has (re)started and got exactly `objects` in the answer to its registration."""
@@ -91,20 +98,20 @@ class MapperLink:
             raise ProtocolError("a mapper's link cannot change its address")
         self.info = info
         self._told = _Told(dict(objects), dict(objects))
-        self._wake()
+        self._greet()
 
     def adopt(self, objects: Mapping[Key, dict[str, Any]]) -> None:
         """The mapper may have some version of `objects`: we have restarted, it perhaps has not."""
         self._told.wanted.update(objects)
         self._told.unsure.update(objects)
         self._told.adopted = True
-        self._wake()
+        self._greet()
 
     def want(self, key: Key, body: dict[str, Any]) -> None:
         """The mapper should have this."""
         self._told.wanted[key] = body
         self._told.refused.pop(key, None)
-        self._wake()
+        self._changed.set()
 
     def drop(self, key: Key) -> None:
         """The mapper should no longer have this."""
@@ -113,7 +120,7 @@ class MapperLink:
         if self._told.adopted:  # it may have it from before our restart
             self._told.sent.setdefault(key, {})
         self._told.refused.pop(key, None)
-        self._wake()
+        self._changed.set()
 
     @property
     def pending(self) -> int:
@@ -125,17 +132,20 @@ class MapperLink:
         try:
             while True:
                 self._changed.clear()
+                self._greeted.clear()
                 if not await self._pass():
-                    delay = self._backoff.next()
-                    await asyncio.sleep(delay)
+                    with contextlib.suppress(TimeoutError):  # news alone do not wake a mapper that is away
+                        async with asyncio.timeout(self._backoff.next()):
+                            await self._greeted.wait()
                     continue
                 self._backoff.reset()
                 await self._changed.wait()
         finally:
             await self._client.close()
 
-    def _wake(self) -> None:
+    def _greet(self) -> None:
         self._backoff.reset()
+        self._greeted.set()
         self._changed.set()
 
     def _todo(self) -> list[Key]:
@@ -156,9 +166,14 @@ class MapperLink:
                 await (self._remove(key) if body is None else self._give(key, body))
             except Transient as exc:
                 log.info("mapper %s does not answer: %s", safe_label(self.info.name), safe_label(str(exc)))
+                if told is not self._told:
+                    self._overtaken(key)
                 return False
             except (GrpcError, ProtocolError) as exc:
                 clean = False
+                if told is not self._told:
+                    self._overtaken(key)
+                    continue
                 if not (isinstance(exc, GrpcError) and exc.code in _NOT_NOW):
                     told.refused[key] = told.refused.get(key, 0) + 1
                 log.warning(
@@ -170,6 +185,10 @@ class MapperLink:
                     safe_label(str(exc)),
                 )
                 continue
+            if told is not self._told:
+                self._overtaken(key)
+                clean = False
+                continue
             told.refused.pop(key, None)
             told.unsure.discard(key)
             if body is None:
@@ -177,6 +196,16 @@ class MapperLink:
             else:
                 told.sent[key] = body
         return clean or not self._todo()
+
+    def _overtaken(self, key: Key) -> None:
+        """The mapper registered while it was told of `key`: which of the two it took last is not known."""
+        told = self._told
+        if key in told.wanted:
+            told.sent.pop(key, None)
+            told.unsure.add(key)
+        else:
+            told.sent.setdefault(key, {})
+        self._changed.set()
 
     async def _give(self, key: Key, body: dict[str, Any]) -> None:
         known = key in self._told.sent

@@ -15,12 +15,13 @@ class DeviceError(Transient):
 class Driver:
     """Talks to one device. Subclass it, give `protocol`, and write `read`; the rest if the device needs it.
 
-    Every method may be ``async`` or a plain function; a plain one runs in a thread and may block. They are called one
-    at a time for one device. Any exception means that the device did not do it: the SDK says so, marks the device
+    Every method may be ``async`` or a plain function; a plain one runs in the device's own thread and may block. They
+    are called one at a time for one device; one that takes longer than `timeout` seconds has failed. Any exception means that the device did not do it: the SDK says so, marks the device
     offline, closes, and connects again with back-off.
     """
 
     protocol: ClassVar[str] = ""
+    timeout: ClassVar[float] = 10.0
 
     def __init__(self, device: Device) -> None:
         self.device = device

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
-from edgehive.aio.grpc import NOT_FOUND, UNAVAILABLE, GrpcClient, GrpcError
+from edgehive.aio.grpc import DEADLINE_EXCEEDED, NOT_FOUND, UNAVAILABLE, GrpcClient, GrpcError
 from edgehive.aio.grpc_server import INVALID_ARGUMENT, GrpcHandler, GrpcServer
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError, Transient
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 API_VERSION = "v1.0.0"
 _REPORT_SECONDS = 5.0
+_REGISTRATIONS = 20  # in a row, each disturbed by news
 
 
 class Pusher(Protocol):
@@ -64,6 +65,7 @@ class MapperService:
         self.reports = 0
         self.report_errors = 0
         self.registrations = 0
+        self._told = 0  # how often edgecore has told us something
         self._driver = driver
         self._rng = rng
         self._pusher = pusher
@@ -131,8 +133,7 @@ class MapperService:
             "state": "ok",
         }
         request = protobuf.encode(dmi.REGISTER_REQUEST, {"withData": True, "mapper": mapper})
-        raw = await self._client.call(dmi.MANAGER_SERVICE + "MapperRegister", request, timeout=10.0)
-        answer = protobuf.decode(dmi.REGISTER_RESPONSE, raw)
+        answer = await self._undisturbed(request)
         self._models = {_id(body): body for body in answer.get("modelList", [])}
         bodies = {_id(body): body for body in answer.get("deviceList", [])}
         for key in [key for key in self._bodies if key not in bodies]:
@@ -147,6 +148,19 @@ class MapperService:
         self.registered = True
         self.registrations += 1
         log.info("registered with edgecore: %d devices", len(bodies))
+
+    async def _undisturbed(self, request: bytes) -> dict[str, Any]:
+        """The answer to a registration during which edgecore told us nothing else.
+
+        What it tells meanwhile comes over another connection and may be older or newer than the answer; asking again
+        gives what is newest.
+        """
+        for _ in range(_REGISTRATIONS):
+            before = self._told
+            raw = await self._client.call(dmi.MANAGER_SERVICE + "MapperRegister", request, timeout=10.0)
+            if self._told == before:
+                return protobuf.decode(dmi.REGISTER_RESPONSE, raw)
+        raise Transient("edgecore changes devices faster than it tells them")
 
     # -- devices
 
@@ -214,15 +228,23 @@ class MapperService:
         try:
             await self._client.call(dmi.MANAGER_SERVICE + method, request, timeout=_REPORT_SECONDS)
         except Transient:
-            self.report_errors += 1
-            self._lost.set()
+            self._lose()
             return False
         except (GrpcError, ProtocolError) as exc:
+            if isinstance(exc, GrpcError) and exc.code in (DEADLINE_EXCEEDED, UNAVAILABLE):
+                self._lose()
+                return False
             self.report_errors += 1
             log.info("edgecore does not take a report: %s", safe_label(str(exc)))
             return False
         self.reports += 1
         return True
+
+    def _lose(self) -> None:
+        """Edgecore is away or hangs: register anew, and meanwhile let no report hold up the control of devices."""
+        self.report_errors += 1
+        self.registered = False
+        self._lost.set()
 
     # -- what edgecore calls
 
@@ -250,11 +272,13 @@ class MapperService:
         body = protobuf.decode(dmi.DEVICE_REQUEST, raw).get("device", {})
         if not body.get("name"):
             raise GrpcError(INVALID_ARGUMENT, "the device has no name")
+        self._told += 1
         self._take(body)
         return _id(body)
 
     async def _remove_device(self, raw: bytes) -> bytes:
         request = protobuf.decode(dmi.DEVICE_NAME, raw)
+        self._told += 1
         self._remove((request.get("deviceNamespace") or "default", request.get("deviceName", "")))
         return b""
 
@@ -272,6 +296,7 @@ class MapperService:
         body = protobuf.decode(dmi.MODEL_REQUEST, raw).get("model", {})
         if not body.get("name"):
             raise GrpcError(INVALID_ARGUMENT, "the model has no name")
+        self._told += 1
         key = _id(body)
         self._models[key] = body
         for device in list(self._bodies.values()):
@@ -281,6 +306,7 @@ class MapperService:
 
     async def _remove_model(self, raw: bytes) -> bytes:
         request = protobuf.decode(dmi.MODEL_NAME, raw)
+        self._told += 1
         self._models.pop((request.get("modelNamespace") or "default", request.get("modelName", "")), None)
         return b""
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from edgehive.aio.own_thread import OwnThread
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
@@ -22,7 +23,6 @@ T = TypeVar("T")
 
 ONLINE = "online"
 OFFLINE = "offline"
-_CALL_SECONDS = 10.0
 _REPEAT = 30.0  # an unchanged value is reported this often, so that its timestamp says it is alive
 _FAILURES = 3  # reads that fail in a row before the connection is made anew
 
@@ -114,6 +114,8 @@ class DeviceWorker:
         self._clock = clock
         self._wall = wall
         self._driver: Driver | None = None
+        self._limit = Driver.timeout
+        self._thread = OwnThread(f"device {device.id}")
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._state = _State(points={p.name: _Point(Reconciler(p)) for p in device.properties.values()})
@@ -183,8 +185,15 @@ class DeviceWorker:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        try:
+            await self._connections()
+        finally:
+            self._thread.close()
+
+    async def _connections(self) -> None:
         while True:
             driver = self._make(self.device)
+            self._limit = driver.timeout
             try:
                 try:
                     if type(driver).connect is not Driver.connect:
@@ -318,15 +327,15 @@ class DeviceWorker:
         """Run a driver's method, a plain one in a thread; every failure becomes `DeviceError`."""
         async with self._lock:
             try:
-                async with asyncio.timeout(_CALL_SECONDS):
+                async with asyncio.timeout(self._limit):
                     result = (
                         function(*arguments)
                         if inspect.iscoroutinefunction(function)
-                        else await asyncio.to_thread(function, *arguments)
+                        else await self._thread.run(function, *arguments)
                     )
                     return await result if inspect.isawaitable(result) else result
             except TimeoutError as exc:
-                raise DeviceError(f"no answer within {_CALL_SECONDS:g} s") from exc
+                raise DeviceError(f"no answer within {self._limit:g} s") from exc
             except (DeviceError, ValueProblem):
                 raise
             except EdgehiveError as exc:
