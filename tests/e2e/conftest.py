@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installation import Installation, find_kubectl, installation
+from tests.support.containerd import Containerd, why_not
+from tests.support.installation import Installation, eventually, find_kubectl, installation
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +32,29 @@ def up(short_dir: Path) -> Iterator[Installation]:
     with installation(short_dir / "shared", "--runtime=process") as made:
         made.start()
         yield made
+
+
+@pytest.fixture(scope="module", params=["process", pytest.param("containerd", marks=pytest.mark.containerd)])
+def either(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Installation]:
+    """A running installation with one edge, on processes and then on a containerd of its own."""
+    flags = ["--runtime=process"]
+    box = None
+    if request.param == "containerd":
+        if reason := why_not():
+            pytest.skip(reason)
+        box = Containerd(short_dir / "c")
+    try:
+        if box is not None:
+            box.start()
+            flags = ["--runtime=cri", f"--cri-socket={box.socket}"]
+        with installation(short_dir / f"up-{request.param}", *flags) as made:
+            made.start()
+            yield made
+            made.kubectl("delete", "pods", "--all", "--wait=false", check=False)
+            eventually(lambda: not made.get("pods")["items"], seconds=40, what="the pods are gone")
+    finally:
+        if box is not None:
+            box.stop()
 
 
 @pytest.fixture

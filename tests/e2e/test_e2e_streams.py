@@ -5,52 +5,24 @@ import os
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.containerd import Containerd, why_not
-from tests.support.installation import Installation, eventually, find_kubectl, installation
+from tests.support.installation import Installation, eventually, find_kubectl
+from tests.support.manifests import pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
-@pytest.fixture(scope="module", params=["process", pytest.param("containerd", marks=pytest.mark.containerd)])
-def noisy(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Installation]:
+@pytest.fixture(scope="module")
+def noisy(either: Installation) -> Installation:
     """An installation with a pod ``noisy`` that has said ten lines."""
-    flags = ["--runtime=process"]
-    box = None
-    if request.param == "containerd":
-        if reason := why_not():
-            pytest.skip(reason)
-        box = Containerd(short_dir / "c")
-        box.start()
-        flags = ["--runtime=cri", f"--cri-socket={box.socket}"]
-    try:
-        with installation(short_dir / f"up-{request.param}", *flags) as made:
-            made.start()
-            say = "for n in 1 2 3 4 5 6 7 8 9 10; do echo line $n; done; while :; do sleep 1; echo more; done"
-            made.apply(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "metadata": {"name": "noisy", "labels": {"app": "noisy"}},
-                    "spec": {
-                        "hostNetwork": True,
-                        "terminationGracePeriodSeconds": 0,
-                        "containers": [{"name": "c", "image": "busybox:1.36", "command": ["sh", "-c", say]}],
-                    },
-                }
-            )
-            made.running("app=noisy", 1)
-            eventually(lambda: "line 10" in made.kubectl("logs", "noisy", check=False), what="it has spoken")
-            yield made
-            made.kubectl("delete", "pods", "--all", "--wait=false", check=False)
-            eventually(lambda: not made.get("pods")["items"], seconds=40, what="the pods are gone")
-    finally:
-        if box is not None:
-            box.stop()
+    say = "for n in 1 2 3 4 5 6 7 8 9 10; do echo line $n; done; while :; do sleep 1; echo more; done"
+    either.apply(pod("noisy", say, hostNetwork=True, terminationGracePeriodSeconds=0))
+    either.running("app=noisy", 1)
+    eventually(lambda: "line 10" in either.kubectl("logs", "noisy", check=False), what="it has spoken")
+    return either
 
 
 def kubectl(

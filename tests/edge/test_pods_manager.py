@@ -22,6 +22,7 @@ from edgehive.edge.runtime import (
     ContainerSpec,
     ExecResult,
     ImageInfo,
+    PodUsage,
     RuntimeFailure,
     RuntimeVersion,
     SandboxInfo,
@@ -178,6 +179,9 @@ class FakeRuntime:
 
     async def usage(self) -> Mapping[str, Usage]:
         return self.usages
+
+    async def pod_usage(self) -> Mapping[str, PodUsage]:
+        return {}
 
     async def reopen_log(self, container_id: str) -> bool:
         self._up(f"reopen {container_id}")

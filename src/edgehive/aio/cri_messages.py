@@ -287,18 +287,54 @@ FS_USAGE = message(
     (3, "used_bytes", UINT64),
     (4, "inodes_used", UINT64),
 )
-MEMORY_USAGE = message("MemoryUsage", (1, "timestamp", _I), (2, "working_set_bytes", UINT64))
+CPU_USAGE = message("CpuUsage", (1, "timestamp", _I), (2, "usage_core_nano_seconds", UINT64))
+MEMORY_USAGE = message(
+    "MemoryUsage",
+    (1, "timestamp", _I),
+    (2, "working_set_bytes", UINT64),
+    (4, "usage_bytes", UINT64),
+    (5, "rss_bytes", UINT64),
+    (6, "page_faults", UINT64),
+    (7, "major_page_faults", UINT64),
+)
 STATS_ATTRIBUTES = message(
     "ContainerAttributes", (1, "id", _S), (2, "metadata", CONTAINER_METADATA), (3, "labels", _MAP)
 )
 CONTAINER_STATS = message(
     "ContainerStats",
     (1, "attributes", STATS_ATTRIBUTES),
+    (2, "cpu", CPU_USAGE),
     (3, "memory", MEMORY_USAGE),
     (4, "writable_layer", FS_USAGE),
 )
 LIST_STATS = message("ListContainerStatsRequest")
 LIST_STATS_RESPONSE = message("ListContainerStatsResponse", (1, "stats", CONTAINER_STATS, "*"))
+INTERFACE_USAGE = message(
+    "NetworkInterfaceUsage",
+    (1, "name", _S),
+    (2, "rx_bytes", UINT64),
+    (3, "rx_errors", UINT64),
+    (4, "tx_bytes", UINT64),
+    (5, "tx_errors", UINT64),
+)
+NETWORK_USAGE = message(
+    "NetworkUsage",
+    (1, "timestamp", _I),
+    (2, "default_interface", INTERFACE_USAGE),
+    (3, "interfaces", INTERFACE_USAGE, "*"),
+)
+PROCESS_USAGE = message("ProcessUsage", (1, "timestamp", _I), (2, "process_count", UINT64))
+LINUX_SANDBOX_STATS = message(
+    "LinuxPodSandboxStats", (3, "network", NETWORK_USAGE), (4, "process", PROCESS_USAGE)
+)
+SANDBOX_ATTRIBUTES = message(
+    "PodSandboxAttributes", (1, "id", _S), (2, "metadata", SANDBOX_METADATA), (3, "labels", _MAP)
+)
+SANDBOX_STATS = message(
+    "PodSandboxStats", (1, "attributes", SANDBOX_ATTRIBUTES), (2, "linux", LINUX_SANDBOX_STATS)
+)
+LIST_SANDBOX_STATS = message("ListPodSandboxStatsRequest")
+LIST_SANDBOX_STATS_RESPONSE = message("ListPodSandboxStatsResponse", (1, "stats", SANDBOX_STATS, "*"))
 IMAGE_FS = message("ImageFsInfoResponse", (1, "image_filesystems", FS_USAGE, "*"))
 
 
@@ -338,6 +374,7 @@ Attach = _runtime("Attach", ATTACH, STREAM_URL)
 PortForward = _runtime("PortForward", PORT_FORWARD, STREAM_URL)
 ReopenContainerLog = _runtime("ReopenContainerLog", CONTAINER_ID, EMPTY)
 ListContainerStats = _runtime("ListContainerStats", LIST_STATS, LIST_STATS_RESPONSE)
+ListPodSandboxStats = _runtime("ListPodSandboxStats", LIST_SANDBOX_STATS, LIST_SANDBOX_STATS_RESPONSE)
 GetContainerEvents = _runtime("GetContainerEvents", EMPTY, EVENT)
 ListImages = _images("ListImages", LIST_IMAGES, IMAGES)
 ImageStatus = _images("ImageStatus", IMAGE_REQUEST, IMAGE_STATUS_RESPONSE)

@@ -39,6 +39,8 @@ from edgehive.apiserver.face import Face
 from edgehive.apiserver.health import Health
 from edgehive.apiserver.local import LocalApi
 from edgehive.apiserver.metrics import Metrics
+from edgehive.apiserver.nodemetrics import RESOURCES as METRICS
+from edgehive.apiserver.nodemetrics import NodeMetrics
 from edgehive.apiserver.nodeproxy import NodeAccess, NodeProxy
 from edgehive.apiserver.openapi import OpenApi
 from edgehive.apiserver.pki import PkiDir
@@ -53,6 +55,7 @@ from edgehive.kit.errors import StorageError, UserError
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import CRDS, EVENTS, is_dns_subdomain
+from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.status import ApiStatus
 from edgehive.store.log import Log
 
@@ -98,7 +101,7 @@ class ApiServer:
         self.port = options.port
         self._rng = rng or random.SystemRandom()
         self.storage = Storage(log_ or SqliteLog(options.directory / "state.db"))
-        self.catalog = Catalog(BUILTIN)
+        self.catalog = Catalog((*BUILTIN, *METRICS))
         self._signer = ChildSigner(self.pki.key("sa"))
         self._tokens = Tokens(self._signer, clock.new_id)
         self._authorizer = Authorizer(storage=self.storage, bindings=static_bindings())
@@ -193,12 +196,20 @@ class ApiServer:
             storage=self.storage, tokens=self._tokens, now=self.clock.now, static=self._static_tokens()
         )
         metrics = Metrics()
+        proxy = self._node_proxy()
         resources = Resources(
             registry=self.registry,
             subresources=self._subresources(),
             now=self.clock.now,
             rng=self._rng,
-            nodes=self._node_proxy(),
+            nodes=proxy,
+            metrics=NodeMetrics(
+                pages=proxy,
+                reader=self.registry,
+                nodes=self._builtin("nodes"),
+                pods=self._builtin("pods"),
+                now=self.clock.now,
+            ),
         )
         checks = {
             "ping": lambda: "",
@@ -222,11 +233,14 @@ class ApiServer:
         access = NodeAccess(*where, self.pki.cert(name), self.pki.key(name)) if where else None
 
         def read(resource: str, namespace: str, name: str) -> bytes:
-            info = self.catalog.find("", "v1", resource)
-            assert info is not None, "a built-in resource"
-            return self.registry.get(Call(info, LOCAL, namespace, name))
+            return self.registry.get(Call(self._builtin(resource), LOCAL, namespace, name))
 
         return NodeProxy(access=access, read=read)
+
+    def _builtin(self, resource: str) -> ResourceInfo:
+        info = self.catalog.find("", "v1", resource)
+        assert info is not None, "a built-in resource"
+        return info
 
     def _check_store(self) -> str:
         return self.storage.problem

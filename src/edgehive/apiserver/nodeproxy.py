@@ -25,6 +25,7 @@ _LOG_VALUES = ("sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream")
 _UPGRADE_HEADERS = re.compile(r"connection|upgrade|sec-websocket-.*|x-stream-protocol-version|origin")
 _PASSED = frozenset({"accept", "user-agent"})
 _ERROR_LIMIT = 4096
+_PAGE_LIMIT = 16 << 20
 _SECRET = "casecret"  # noqa: S105 - a name
 
 
@@ -83,6 +84,19 @@ class NodeProxy:
         target = f"/{quote(rest)}" + (f"?{request.raw_query}" if request.raw_query else "")
         forwarded = f"/api/v1/nodes/{call.name}/proxy/{rest}"
         return await self._plain(request, target, forwarded)
+
+    async def page(self, node: str, target: str) -> bytes:
+        """Read a page of a node, for ourselves; raises `ApiStatus` or `EdgehiveError`."""
+        forwarded = f"/api/v1/nodes/{quote(node)}/proxy{target}"
+        answer = await self._ask("GET", target, [("x-forwarded-uri", forwarded), ("connection", "close")])
+        if answer.status >= 300:
+            raise await _refusal(answer)
+        body = bytearray()
+        async for chunk in answer.body():
+            body += chunk
+            if len(body) > _PAGE_LIMIT:
+                raise ApiStatus(502, "InternalError", f"a page of node {node} has no end")
+        return bytes(body)
 
     async def _plain(self, request: Request, target: str, forwarded: str) -> Response:
         headers = [(name, value) for name, value in request.header_list if name in _PASSED]

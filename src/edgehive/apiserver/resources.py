@@ -12,6 +12,8 @@ from edgehive.apiserver.context import Call, Selection, User, qualified
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.negotiate import BodyReader, Form, choose, media_of
 from edgehive.apiserver.nodeauthz import check_mirror
+from edgehive.apiserver.nodemetrics import GROUP as METRICS_GROUP
+from edgehive.apiserver.nodemetrics import NodeMetrics
 from edgehive.apiserver.nodeproxy import NodeProxy
 from edgehive.apiserver.paths import Target
 from edgehive.apiserver.reads import ObjectList
@@ -62,12 +64,14 @@ class Resources:
         now: Callable[[], datetime],
         rng: random.Random,
         nodes: NodeProxy | None = None,
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self._registry = registry
         self._subresources = subresources
         self._now = now
         self._rng = rng
         self._nodes = nodes
+        self._metrics = metrics
         self._bodies = BodyReader()
 
     def find(self, target: Target) -> ResourceInfo | None:
@@ -99,6 +103,8 @@ class Resources:
             return await self._subresource(request, call, verb)
         if verb not in info.verbs and not call.subresource:
             raise not_allowed()
+        if self._metrics is not None and call.group == METRICS_GROUP:
+            return await self._usage(request, call, verb, self._metrics)
         handler = self._handlers().get(verb)
         if handler is None or (call.subresource and verb not in {"get", "update", "patch"}):
             raise not_allowed()
@@ -230,6 +236,18 @@ class Resources:
         call.dry_run = call.dry_run or options.dry_run
         found = await self._registry.delete_all(call, selection_of(request, call), options)
         return respond(self._renderer(request, call, form).many(found), form)
+
+    async def _usage(self, request: Request, call: Call, verb: str, metrics: NodeMetrics) -> Response:
+        """``metrics.k8s.io``: computed, not stored."""
+        form = choose(request)
+        renderer = self._renderer(request, call, form)
+        if verb == "list":
+            body = renderer.many(await metrics.many(call, selection_of(request, call)))
+        elif call.namespace or not call.info.namespaced:
+            body = renderer.one(await metrics.one(call))
+        else:
+            raise not_allowed()
+        return respond(body, form, pretty=request.param("pretty") in {"true", "1"})
 
     # -- subresources of another kind
 

@@ -41,7 +41,8 @@ from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
 
 if TYPE_CHECKING:
-    from edgehive.edge.kubelet_api import KubeletApi, Streams
+    from edgehive.edge.kubelet_api import KubeletApi, Stats, Streams
+    from edgehive.edge.pods_manager import PodManager
     from edgehive.edge.stream import EdgeStream
 
 log = logging.getLogger(__name__)
@@ -293,15 +294,27 @@ class EdgeCore:
                     "edgehive_pods": lambda: float(len(meta.pods())),
                     "edgehive_outbox_messages": lambda: float(len(outbox)),
                 },
-                kubelet=self._kubelet_api(runtime),
+                kubelet=self._kubelet_api(runtime, pods),
             )
             services.append(Service("http", http.run))
             if self._config.modules.edge_stream.enable:
                 services.append(Service("tunnel", self._stream(hub).run))
         return services
 
-    def _kubelet_api(self, runtime: Runtime) -> "KubeletApi":
+    def _kubelet_api(self, runtime: Runtime, pods: "PodManager") -> "KubeletApi":
         from edgehive.edge.kubelet_api import KubeletApi
+
+        def stats() -> "Stats":
+            from edgehive.edge.kubelet_stats import NodeStats  # most nodes are never asked
+
+            return NodeStats(
+                node=self._node,
+                runtime=runtime,
+                containers=pods.containers,
+                probe=self._probe(),
+                root_directory=Path(self._edged.root_directory),
+                wall=time.time,
+            )
 
         streams: Streams
         if self._kubelet.container_runtime_endpoint.startswith(_PROCESS):
@@ -316,7 +329,7 @@ class EdgeCore:
 
             assert isinstance(runtime, CriRuntime)
             streams = CriStreams(runtime)
-        return KubeletApi(runtime=runtime, streams=streams, wall=time.time)
+        return KubeletApi(runtime=runtime, streams=streams, wall=time.time, stats=stats)
 
     def _stream(self, hub: EdgeHub) -> "EdgeStream":
         """The tunnel for logs and exec; not even imported where it is off."""

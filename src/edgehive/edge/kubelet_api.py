@@ -16,6 +16,8 @@ from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
+_METRICS = {"content-type": "text/plain; version=0.0.4; charset=utf-8"}
+_STATISTICS = frozenset(("/stats/summary", "/metrics/resource", "/metrics/cadvisor"))
 _LOG_HEADERS = {"content-type": "text/plain"}
 
 
@@ -31,9 +33,9 @@ class Streams(Protocol):
 
 
 class Stats(Protocol):
-    """The usage of the node and its pods."""
+    """The usage of the node and its pods (`edge.kubelet_stats.NodeStats`)."""
 
-    async def summary(self) -> bytes:
+    async def summary(self, *, brief: bool = False) -> bytes:
         """``/stats/summary``."""
         ...
 
@@ -41,17 +43,27 @@ class Stats(Protocol):
         """``/metrics/resource``."""
         ...
 
+    async def cadvisor_metrics(self) -> bytes:
+        """``/metrics/cadvisor``."""
+        ...
+
 
 class KubeletApi:
-    """Answers what it knows, and None for other paths."""
+    """Answers what it knows, and None for other paths. `stats` makes the statistics when first asked for."""
 
     def __init__(
-        self, *, runtime: Runtime, streams: Streams, wall: Callable[[], float], stats: Stats | None = None
+        self,
+        *,
+        runtime: Runtime,
+        streams: Streams,
+        wall: Callable[[], float],
+        stats: Callable[[], Stats] | None = None,
     ) -> None:
         self._runtime = runtime
         self._streams = streams
         self._wall = wall
-        self._stats = stats
+        self._make_stats = stats
+        self._stats: Stats | None = None
 
     async def answer(self, request: Request) -> Response | None:
         """Answer one request."""
@@ -67,11 +79,8 @@ class KubeletApi:
                 if not _is_local(request.remote):
                     return _text(403, "only from this machine")
                 return await handler(request, parts[1:])
-            if self._stats is not None and request.path == "/stats/summary":
-                return Response(200, await self._stats.summary(), {"content-type": "application/json"})
-            if self._stats is not None and request.path == "/metrics/resource":
-                body = await self._stats.resource_metrics()
-                return Response(200, body, {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+            if parts[0] in ("stats", "metrics") and request.method == "GET":
+                return await self._statistics(request)
         except _NotFound as exc:
             return _text(404, str(exc))
         except BadQuery as exc:
@@ -79,6 +88,21 @@ class KubeletApi:
         except (RuntimeFailure, EdgehiveError) as exc:
             return _text(500, str(exc))
         return None
+
+    # statistics
+
+    async def _statistics(self, request: Request) -> Response | None:
+        path = request.path.rstrip("/")
+        if path not in _STATISTICS or self._make_stats is None:
+            return None
+        if self._stats is None:
+            self._stats = self._make_stats()
+        if path == "/stats/summary":
+            brief = request.param("only_cpu_and_memory") in ("true", "1")
+            return Response(200, await self._stats.summary(brief=brief), {"content-type": "application/json"})
+        if path == "/metrics/resource":
+            return Response(200, await self._stats.resource_metrics(), dict(_METRICS))
+        return Response(200, await self._stats.cadvisor_metrics(), dict(_METRICS))
 
     # logs
 

@@ -46,6 +46,7 @@ from edgehive.edge.runtime import (
     ContainerSpec,
     ExecResult,
     ImageInfo,
+    PodUsage,
     RuntimeFailure,
     RuntimeVersion,
     SandboxInfo,
@@ -471,7 +472,10 @@ class ProcessRuntime:
     async def usage(self) -> Mapping[str, Usage]:
         self._open()
         running = [r.id for r in self._containers.values() if self._observe(r) is State.RUNNING]
-        return process_usage(running)
+        return process_usage(running, self._clock())
+
+    async def pod_usage(self) -> Mapping[str, PodUsage]:
+        return {}  # every pod is in the node's network
 
     async def reopen_log(self, container_id: str) -> bool:
         return False  # the command itself has the file open

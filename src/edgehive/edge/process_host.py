@@ -129,21 +129,42 @@ def container_processes(container_id: str) -> list[int]:
     return found
 
 
-def process_usage(container_ids: Sequence[str]) -> dict[str, Usage]:
-    """Add up the memory and count the processes that carry each container's mark, in one walk over /proc."""
+def process_usage(container_ids: Sequence[str], now: float) -> dict[str, Usage]:
+    """Add up what the processes that carry each container's mark take, in one walk over /proc.
+
+    Of a process that has ended its parent's counters tell, once the parent has waited for it.
+    """
     wanted = {f"{CONTAINER_VARIABLE}={one}".encode(): one for one in container_ids}
-    total = dict.fromkeys(container_ids, Usage())
-    page = os.sysconf("SC_PAGE_SIZE")
+    total = {one: Usage(at=now) for one in container_ids}
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError, IndexError):
             for mark in wanted.keys() & set(Path(entry.path, "environ").read_bytes().split(b"\0")):
-                resident, shared = Path(entry.path, "statm").read_text().split()[1:3]
-                before = total[wanted[mark]]
-                memory = before.memory + (int(resident) - int(shared)) * page
-                total[wanted[mark]] = Usage(memory, 0, before.processes + 1)
+                total[wanted[mark]] = _add(total[wanted[mark]], Path(entry.path))
     return total
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _add(before: Usage, process: Path) -> Usage:
+    resident, shared = process.joinpath("statm").read_text().split()[1:3]
+    # See proc(5); the first of these fields is the third.
+    fields = process.joinpath("stat").read_text().rpartition(") ")[2].split()
+    minor, minor_of_children, major, major_of_children = (int(fields[n]) for n in range(7, 11))
+    own = (int(resident) - int(shared)) * _PAGE
+    return Usage(
+        memory=before.memory + own,
+        processes=before.processes + 1,
+        at=before.at,
+        cpu=before.cpu + sum(int(fields[n]) for n in range(11, 15)) * _TICK,
+        total=before.total + int(resident) * _PAGE,
+        resident=before.resident + own,
+        page_faults=before.page_faults + minor + minor_of_children,
+        major_page_faults=before.major_page_faults + major + major_of_children,
+    )
 
 
 def bound_log(path: Path) -> None:

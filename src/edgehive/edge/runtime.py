@@ -153,10 +153,42 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a container takes now: working set, bytes of its writable layer, processes (0 when not known)."""
+    """What a container takes: sizes in bytes, 0 when not known."""
 
     memory: int = 0
+    """The working set."""
     disk: int = 0
+    """Its writable layer."""
+    processes: int = 0
+    at: float = 0.0
+    """When it was read, seconds since the epoch."""
+    cpu: int = 0
+    """Nanoseconds of one core since it was started."""
+    total: int = 0
+    """Memory with caches."""
+    resident: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
+    inodes: int = 0
+    """Of its writable layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """Counters of a network interface, since it is there."""
+
+    name: str
+    received: int = 0
+    receive_errors: int = 0
+    sent: int = 0
+    send_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodUsage:
+    """What the containers of a pod share; no interfaces when it is in the node's network."""
+
+    interfaces: Sequence[Interface] = ()
     processes: int = 0
 
 
@@ -210,6 +242,10 @@ class Runtime(Protocol):
     async def remove_image(self, image: str) -> None: ...
     async def usage(self) -> Mapping[str, Usage]:
         """Return what each running container takes, by id."""
+        ...
+
+    async def pod_usage(self) -> Mapping[str, PodUsage]:
+        """Return what each running pod takes as a whole, by uid; empty where this is not known."""
         ...
 
     async def reopen_log(self, container_id: str) -> bool:
