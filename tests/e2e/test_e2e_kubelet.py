@@ -3,10 +3,12 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.support.installation import Installation
+from edgehive.edge.cgroups_fs import Hierarchy
+from tests.support.installation import Installation, eventually
 from tests.support.manifests import pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -116,3 +118,71 @@ def test_a_node_that_does_not_answer_is_left_out_in_time(used: Installation) -> 
         assert rows.get("ghost", {}).get("CPU(cores)", "<unknown>") == "<unknown>"
     finally:
         used.kubectl("delete", "node", "ghost")
+
+
+# --- cgroups ------------------------------------------------------------------------------------------------
+
+
+def cgroups_of(made: Installation, name: str) -> dict[str, str]:
+    """Where a pod's command is: the path in each hierarchy, ``""`` for cgroup v2."""
+    lines = made.kubectl("exec", name, "--", "cat", "/proc/self/cgroup").splitlines()
+    return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+
+
+def setting(paths: dict[str, str], controller: str, v1: str, v2: str) -> str:
+    """One file of the cgroup above a container's: its pod's."""
+    base = Path("/sys/fs/cgroup") if controller not in paths else Path("/sys/fs/cgroup") / controller
+    where = base / Path(paths.get(controller, paths.get("", "/"))).parent.relative_to("/")
+    return (where / (v1 if controller in paths else v2)).read_text().strip()
+
+
+def test_requests_and_limits_are_cgroups_of_the_pod_and_the_container(either: Installation) -> None:
+    if not Hierarchy().writable():
+        pytest.skip("the cgroups of this machine cannot be written")
+    amounts = {"cpu": "500m", "memory": "64Mi"}
+    either.apply(
+        pod("sure", hostNetwork=True, container={"resources": {"limits": amounts}}),
+        pod("burst", hostNetwork=True, container={"resources": {"requests": {"cpu": "250m"}}}),
+        pod("rest", hostNetwork=True),
+    )
+    for name, qos in (("sure", ""), ("burst", "burstable/"), ("rest", "besteffort/")):
+        (found,) = either.running(f"app={name}", 1)
+        paths = cgroups_of(either, name)
+        where = paths.get("memory", paths.get("", ""))
+        assert where.startswith(f"/kubepods/{qos}pod{found['metadata']['uid']}/"), where
+    sure = cgroups_of(either, "sure")
+    assert setting(sure, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert setting(sure, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+    own = (
+        {"memory": f"{sure['memory']}/x", "cpu": f"{sure['cpu']}/x"}
+        if "memory" in sure
+        else {"": f"{sure['']}/x"}
+    )
+    assert setting(own, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20), (
+        "the container's own"
+    )
+    assert setting(own, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+    scores = [
+        int(either.kubectl("exec", n, "--", "cat", "/proc/self/oom_score_adj")) for n in ("burst", "rest")
+    ]
+    assert scores == [999, 1000]
+    uid = either.get("pod", "sure")["metadata"]["uid"]
+    either.kubectl("delete", "pod", "sure", "burst", "rest")
+    everywhere = [root / f"kubepods/pod{uid}" for root in Hierarchy().controllers()]
+    eventually(lambda: not any(d.exists() for d in everywhere), what="its cgroups are gone")
+
+
+def test_a_container_that_takes_too_much_memory_is_killed_for_it(either: Installation) -> None:
+    if not Hierarchy().writable():
+        pytest.skip("the cgroups of this machine cannot be written")
+    greedy = "x=$(head -c 90000000 /dev/zero | tr '\\0' x); echo ${#x}; sleep 1000"
+    either.apply(
+        pod("greedy", greedy, hostNetwork=True, restartPolicy="Never",
+            container={"resources": {"limits": {"memory": "32Mi"}}})
+    )  # fmt: skip
+
+    def reason() -> str:
+        (one,) = either.get("pod", "greedy")["status"].get("containerStatuses", [{}])
+        return str(one.get("state", {}).get("terminated", {}).get("reason", ""))
+
+    assert eventually(reason, what="it ends") == "OOMKilled"

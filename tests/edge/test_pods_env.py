@@ -183,7 +183,14 @@ def test_specifications_for_the_runtime() -> None:
     ]
     assert config["linux"]["sysctls"] == {"net.x": "1"}
     spec = container_spec(
-        pod, pod.spec.containers[0], attempt=2, image="img", env=[("NAME", "me")], mounts=[], node=NODE
+        pod,
+        pod.spec.containers[0],
+        attempt=2,
+        image="img",
+        env=[("NAME", "me")],
+        mounts=[],
+        node=NODE,
+        settings=settings,
     )
     assert spec.command[-1] == "echo me"
     assert (spec.cpu_shares, spec.cpu_quota, spec.memory_limit) == (256, 50_000, 64 << 20)
@@ -204,7 +211,16 @@ def test_run_as_non_root_is_checked_against_the_image() -> None:
     def check(user: str, **security: Any) -> None:
         raw["spec"]["containers"][0]["securityContext"] = {"runAsNonRoot": True} | security
         pod = parse(raw)
-        spec = container_spec(pod, pod.spec.containers[0], attempt=0, image="i", env=[], mounts=[], node=NODE)
+        spec = container_spec(
+            pod,
+            pod.spec.containers[0],
+            attempt=0,
+            image="i",
+            env=[],
+            mounts=[],
+            node=NODE,
+            settings=PodSettings(Path("/r"), Path("/l")),
+        )
         check_non_root(spec, user)
 
     check("1000")

@@ -133,7 +133,15 @@ def test_a_privileged_container_makes_its_sandbox_privileged_and_a_target_shares
     sandbox = sandbox_spec(pod, 0, settings, node)
     assert sandbox_config(sandbox)["linux"]["security_context"]["privileged"] is True
     spec = container_spec(
-        pod, pod.spec.containers[0], attempt=0, image="i", env=[], mounts=[], node=node, target_id="c9"
+        pod,
+        pod.spec.containers[0],
+        attempt=0,
+        image="i",
+        env=[],
+        mounts=[],
+        node=node,
+        settings=settings,
+        target_id="c9",
     )
     options = container_config(spec, sandbox)["linux"]["security_context"]["namespace_options"]
     assert options["pid"] == 3

@@ -17,9 +17,7 @@ from pathlib import Path
 
 BUSYBOX = "docker.io/library/busybox:1.36"
 PAUSE = "registry.k8s.io/pause:3.9"
-_APPLETS = (
-    "sh ls cat echo sleep env date id mkdir rm touch ps kill true false wget nc hostname head tail grep"
-)
+_APPLETS = "sh ls cat echo sleep env date id mkdir rm touch ps kill true false wget nc hostname head tail grep tr stty tty"
 
 
 def why_not() -> str:

@@ -58,6 +58,7 @@ SANDBOX_SECURITY = message(
     (10, "apparmor", PROFILE),
     (11, "supplemental_groups_policy", _I),
 )
+HUGE_PAGES = message("HugepageLimit", (1, "page_size", _S), (2, "limit", _U))
 RESOURCES = message(
     "LinuxContainerResources",
     (1, "cpu_period", _I),
@@ -65,6 +66,7 @@ RESOURCES = message(
     (3, "cpu_shares", _I),
     (4, "memory_limit_in_bytes", _I),
     (5, "oom_score_adj", _I),
+    (8, "hugepage_limits", HUGE_PAGES, "*"),
 )
 LINUX_SANDBOX = message(
     "LinuxPodSandboxConfig",

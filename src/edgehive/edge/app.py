@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgehive import __version__
 from edgehive.aio.supervise import Service, supervise
 from edgehive.beehive.hive import Hive, Module
+from edgehive.edge.cgroups import NoCgroups, PodCgroups
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import (
     bootstrap_file,
@@ -27,12 +28,10 @@ from edgehive.edge.hub_routes import META, Routes
 from edgehive.edge.metamanager import MetaManager
 from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
-from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
+from edgehive.edge.node_probe import Machine, NodeProbe, interface_address, local_address, running_kubelet
 from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
-from edgehive.edge.pods_eviction import EvictionSettings
-from edgehive.edge.pods_garbage import ImageSettings
-from edgehive.edge.pods_settings import NodeFacts, PodSettings
-from edgehive.edge.pods_spec import parse_quantity
+from edgehive.edge.pods_config import cgroup_rules, pod_settings
+from edgehive.edge.pods_settings import NodeFacts
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import UserError
@@ -41,6 +40,7 @@ from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
 
 if TYPE_CHECKING:
+    from edgehive.edge.cgroups_fs import Hierarchy
     from edgehive.edge.kubelet_api import KubeletApi, Stats, Streams
     from edgehive.edge.pods_manager import PodManager
     from edgehive.edge.stream import EdgeStream
@@ -270,6 +270,7 @@ class EdgeCore:
 
         agent = self._agent(hub, meta, runtime)
         machine = agent.machine
+        cgroups = self._cgroups(machine)
         pods = PodManager(
             runtime=runtime,
             meta=meta,
@@ -279,8 +280,9 @@ class EdgeCore:
                 cpu=float(machine.cores),
                 memory=machine.memory,
             ),
-            settings=self._pod_settings(),
+            settings=pod_settings(self._edged, cgroups.rules),
             levels=self._probe().levels,
+            cgroups=cgroups,
         )
         services = [Service("node", agent.run), Service("pods", pods.run)]
         if self._kubelet.read_only_port:
@@ -301,6 +303,27 @@ class EdgeCore:
                 services.append(Service("tunnel", self._stream(hub).run))
         return services
 
+    def _cgroups(self, machine: Machine) -> PodCgroups:
+        hierarchy = self._hierarchy()
+        if hierarchy is None:
+            return NoCgroups()
+        from edgehive.edge.cgroups_fs import open_cgroups
+
+        return open_cgroups(cgroup_rules(self._kubelet, machine, processes=self._uses_process), hierarchy)
+
+    def _hierarchy(self) -> "Hierarchy | None":
+        """The cgroups of the machine, where pods are to have some of their own."""
+        if not self._kubelet.cgroups_per_qos or (self._uses_process and self._probe().memory_is_limited()):
+            return None  # processes stay within the limit that this service was given
+        from edgehive.edge.cgroups_fs import Hierarchy
+
+        made = Hierarchy()
+        return made if made.writable() or not self._uses_process else None
+
+    @property
+    def _uses_process(self) -> bool:
+        return self._kubelet.container_runtime_endpoint.startswith(_PROCESS)
+
     def _kubelet_api(self, runtime: Runtime, pods: "PodManager") -> "KubeletApi":
         from edgehive.edge.kubelet_api import KubeletApi
 
@@ -317,7 +340,7 @@ class EdgeCore:
             )
 
         streams: Streams
-        if self._kubelet.container_runtime_endpoint.startswith(_PROCESS):
+        if self._uses_process:
             from edgehive.edge.kubelet_process import ProcessStreams
             from edgehive.edge.process import ProcessRuntime
 
@@ -392,42 +415,11 @@ class EdgeCore:
         )
 
     def _probe(self) -> NodeProbe:
-        uses_process = self._kubelet.container_runtime_endpoint.startswith(_PROCESS)
+        uses_process = self._uses_process
         return NodeProbe(
             storage=Path(self._edged.root_directory),
             images=_CONTAINERD_IMAGES if not uses_process and _CONTAINERD_IMAGES.is_dir() else None,
             own_limits=uses_process,
-        )
-
-    def _pod_settings(self) -> PodSettings:
-        kubelet = self._kubelet
-        parallel = 1 if kubelet.serialize_image_pulls else kubelet.max_parallel_image_pulls or 3
-        return PodSettings(
-            root_directory=Path(self._edged.root_directory),
-            log_directory=Path(kubelet.pod_logs_dir),
-            cluster_dns=tuple(kubelet.cluster_dns),
-            cluster_domain=kubelet.cluster_domain,
-            resync_seconds=parse_duration(kubelet.sync_frequency),
-            max_parallel_pulls=parallel,
-            default_pod_network=self._edged.default_pod_network,
-            cgroup_root=kubelet.cgroup_root,
-            static_pod_path=Path(kubelet.static_pod_path) if kubelet.static_pod_path else None,
-            eviction=EvictionSettings(
-                hard=kubelet.eviction_hard,
-                soft=kubelet.eviction_soft,
-                soft_grace={k: parse_duration(v) for k, v in kubelet.eviction_soft_grace_period.items()},
-                minimum_reclaim=kubelet.eviction_minimum_reclaim,
-                max_pod_grace=kubelet.eviction_max_pod_grace_period,
-            ),
-            images=ImageSettings(
-                high_percent=kubelet.image_gc_high_threshold_percent,
-                low_percent=kubelet.image_gc_low_threshold_percent,
-                minimum_age=parse_duration(kubelet.image_minimum_gc_age),
-                maximum_age=parse_duration(kubelet.image_maximum_gc_age),
-            ),
-            log_max_size=int(parse_quantity(kubelet.container_log_max_size)),
-            log_max_files=kubelet.container_log_max_files,
-            housekeeping_seconds=parse_duration(kubelet.container_log_monitor_interval),
         )
 
     def _address(self, connected_from: str = "") -> str:
@@ -456,6 +448,7 @@ class EdgeCore:
                 version=__version__,
                 clock=time.time,
                 new_id=new_id,
+                cgroups=self._hierarchy(),
             )
         from edgehive.edge.cri import CriRuntime
 

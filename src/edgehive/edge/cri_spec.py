@@ -107,6 +107,11 @@ def container_config(spec: ContainerSpec, sandbox: SandboxSpec) -> Message:
                 "cpu_shares": spec.cpu_shares,
                 "memory_limit_in_bytes": spec.memory_limit,
                 "oom_score_adj": spec.oom_score_adj,
+                "hugepage_limits": [
+                    # The CRI wants what the kernel calls the size: 2MB.
+                    {"page_size": size.replace("i", "B"), "limit": limit}
+                    for size, limit in spec.huge_pages.items()
+                ],
             },
             "security_context": _container_security(spec, sandbox),
         },

@@ -159,7 +159,7 @@ class NodeStats:
                 uid,
                 min((c.started_at for c in found[uid]), default=now),
                 found[uid],
-                None if pod.spec.host_network else shared.get(uid),
+                _own_network(shared.get(uid), pod),
             )
             for uid, pod in pods.items()
         ]
@@ -173,6 +173,10 @@ class NodeStats:
                     volumes[directory.name] = disk_usage(directory)
             pods.append(replace(pod, volumes=volumes))
         return Sample(sample.node, pods)
+
+
+def _own_network(usage: PodUsage | None, pod: Pod) -> PodUsage | None:
+    return replace(usage, interfaces=()) if usage is not None and pod.spec.host_network else usage
 
 
 def _size(log: Path) -> int:

@@ -130,6 +130,11 @@ class NodeProbe:
                 found[name] = int(number[0]) * 1024
         return found
 
+    def memory_is_limited(self) -> bool:
+        """Whether our own cgroup may have less memory than the machine has."""
+        limit = self._memory_limit()
+        return 0 < limit < self._meminfo().get("MemTotal", 0)
+
     def _memory_limit(self) -> int:
         """The memory limit of our own cgroup (v2, else v1), 0 when there is none."""
         for line in self._read("proc/self/cgroup").splitlines():

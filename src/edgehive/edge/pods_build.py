@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from edgehive.edge.cgroups import cgroup_parent, cpu_quota, cpu_shares
 from edgehive.edge.env import expand
 from edgehive.edge.pods_actions import (
     CONTAINER_HASH,
@@ -17,7 +18,8 @@ from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import Container, Pod, parse_quantity
 from edgehive.edge.runtime import ContainerSpec, Mount, SandboxSpec
 
-_CPU_PERIOD = 100_000
+_HUGE_PAGES = "hugepages-"
+_NODE_CRITICAL = 2_000_001_000
 
 
 def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts) -> SandboxSpec:
@@ -50,7 +52,7 @@ def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts)
         dns_options=options,
         port_mappings=ports,
         sysctls={str(one.get("name")): str(one.get("value", "")) for one in sysctls},
-        cgroup_parent=settings.cgroup_root,
+        cgroup_parent=cgroup_parent(settings.cgroups, pod) if settings.cgroups else settings.cgroup_root,
         security=spec.security_context,
         runtime_handler=spec.runtime_class_name,
         privileged=any(
@@ -69,6 +71,7 @@ def container_spec(
     env: Sequence[tuple[str, str]],
     mounts: Sequence[Mount],
     node: NodeFacts,
+    settings: PodSettings,
     target_id: str = "",
 ) -> ContainerSpec:
     """Describe one container of `pod`."""
@@ -76,6 +79,7 @@ def container_spec(
     cpu_limit = parse_quantity(limits.get("cpu", 0))
     cpu_request = parse_quantity(requests.get("cpu", limits.get("cpu", 0)))
     values = dict(env)
+    limited = bool(cpu_limit) and settings.cpu_quota
     return ContainerSpec(
         name=container.name,
         attempt=attempt,
@@ -95,10 +99,15 @@ def container_spec(
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
-        cpu_shares=max(2, int(cpu_request * 1024)),
-        cpu_quota=max(1000, int(cpu_limit * _CPU_PERIOD)) if cpu_limit else 0,
-        cpu_period=_CPU_PERIOD if cpu_limit else 0,
+        cpu_shares=cpu_shares(cpu_request),
+        cpu_quota=cpu_quota(cpu_limit, settings.cpu_period) if limited else 0,
+        cpu_period=settings.cpu_period if limited else 0,
         memory_limit=int(parse_quantity(limits.get("memory", 0))),
+        huge_pages={
+            name.removeprefix(_HUGE_PAGES): int(parse_quantity(amount))
+            for name, amount in limits.items()
+            if name.startswith(_HUGE_PAGES)
+        },
         oom_score_adj=oom_score(pod, container, node),
         security=_merged_security(pod, container),
         target_id=target_id,
@@ -108,7 +117,7 @@ def container_spec(
 def oom_score(pod: Pod, container: Container, node: NodeFacts) -> int:
     """How willingly the kernel kills the container when memory is short, by its QoS class."""
     qos = pod.qos_class
-    if qos == "Guaranteed":
+    if qos == "Guaranteed" or pod.spec.priority >= _NODE_CRITICAL:
         return -997
     if qos == "BestEffort" or not node.memory:
         return 1000

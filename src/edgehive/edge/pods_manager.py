@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from edgehive.aio.supervise import Service, supervise
+from edgehive.edge.cgroups import NoCgroups, PodCgroups
 from edgehive.edge.env import references
 from edgehive.edge.metaclient import Change, MetaClient, PodChange
 from edgehive.edge.node_probe import Levels
@@ -60,6 +61,7 @@ class PodManager:
         settings: PodSettings,
         clock: Callable[[], float] = time.time,
         levels: Callable[[], Levels] | None = None,
+        cgroups: PodCgroups | None = None,
     ) -> None:
         self._runtime = runtime
         self._meta = meta
@@ -90,6 +92,7 @@ class PodManager:
             events=events,
             node=node,
             settings=settings,
+            cgroups=cgroups or NoCgroups(),
             clock=clock,
         )
         self._housekeeping = levels and Housekeeping(
@@ -162,7 +165,16 @@ class PodManager:
             services.append(Service("mirror pods", self._mirrors.run))
         if self._housekeeping is not None:
             services.append(Service("housekeeping", self._housekeeping.run))
+        if self._settings.cgroups is not None:
+            services.append(Service("cgroups", self._balance_cgroups))
         return services
+
+    async def _balance_cgroups(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.housekeeping_seconds)
+            await self._tools.cgroups.balance(
+                [w.core.pod for w in self._workers.values() if not w.core.stopping]
+            )
 
     def _evict(self, pod: Pod, message: str, grace: int | None) -> None:
         if (worker := self._workers.get(pod.uid)) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgehive.edge.cgroups import CgroupRules
 from edgehive.edge.pods_eviction import EvictionSettings
 from edgehive.edge.pods_garbage import ImageSettings
 
@@ -43,7 +44,13 @@ class PodSettings:
     resync_seconds: float = 60.0
     max_parallel_pulls: int = 3
     cgroup_root: str = ""
-    """Parent of the pod cgroups of a CRI runtime, as ``edged.cgroupRoot``; empty leaves it to the runtime."""
+    """Parent of the containers' cgroups where pods have none of their own; empty leaves it to the runtime."""
+    cgroups: CgroupRules | None = None
+    """Pods have cgroups of their own, by these rules."""
+    cpu_quota: bool = True
+    """Whether CPU limits are enforced (``cpuCFSQuota``)."""
+    cpu_period: int = 100_000
+    """Microseconds (``cpuCFSQuotaPeriod``)."""
     static_pod_path: Path | None = None
     """Manifests of pods that run whatever the cloud says."""
     static_check_seconds: float = 1.0

@@ -154,6 +154,7 @@ class Spec(msgspec.Struct, rename="camel"):
     readiness_gates: list[dict[str, str]] = []
     runtime_class_name: str = ""
     enable_service_links: bool = True
+    overhead: dict[str, str | int | float] = {}
     priority: int = 0
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgehive.edge.cgroups import PodCgroups
 from edgehive.edge.env import Key, PodFacts, build_env, references
 from edgehive.edge.pods_actions import (
     Action,
@@ -64,6 +65,7 @@ class Tools:
     events: PodEvents
     node: NodeFacts
     settings: PodSettings
+    cgroups: PodCgroups
     clock: Callable[[], float]
 
 
@@ -266,6 +268,7 @@ class PodWorker:
             case RemoveSandbox():
                 await runtime.remove_sandbox(action.sandbox_id)
             case TeardownVolumes():
+                await self._tools.cgroups.remove(pod.uid)
                 self._tear_down()
             case AskDelete():
                 self._tools.writer.delete(pod)
@@ -282,6 +285,7 @@ class PodWorker:
         if not spec.host_network and (problem := await self._tools.runtime.network_problem()):
             raise RuntimeFailure("NetworkNotReady", f"network is not ready: {problem}")
         Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
+        await self._tools.cgroups.ensure(self.core.pod)
         if action.attempt > 0:
             self._event("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
         await self._tools.runtime.run_sandbox(spec)
@@ -314,9 +318,11 @@ class PodWorker:
             env=env,
             mounts=mounts,
             node=tools.node,
+            settings=tools.settings,
             target_id=self._target(one),
         )
         (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
+        await tools.cgroups.ensure(pod)
         container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
         self._event("Created", f"Created container: {one.name}", container=one.name)
         try:

@@ -13,33 +13,22 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgehive.edge.process_files import PATH, ContainerFiles, container_cgroup, limits_of
 from edgehive.edge.process_host import (
     bound_log,
     container_processes,
-    give_to_user,
     guard_writes,
     hash_text,
-    link_mounts,
     may_unshare,
     missing_paths,
     process_usage,
     remove_mount_points,
     send_signal,
     signal_group,
-    user_prefix,
-    working_directory,
 )
-from edgehive.edge.process_shim import (
-    CONTAINER_VARIABLE,
-    LAUNCH,
-    ROOT_VARIABLE,
-    SHIM,
-    Identity,
-    boot_id,
-    env_script,
-    start_script,
-)
+from edgehive.edge.process_shim import LAUNCH, SHIM, Identity, boot_id
 from edgehive.edge.process_state import ContainerRecord, ProcessState, SandboxRecord
 from edgehive.edge.runtime import (
     ContainerInfo,
@@ -56,13 +45,15 @@ from edgehive.edge.runtime import (
 )
 from edgehive.kit.errors import StorageError
 
+if TYPE_CHECKING:
+    from edgehive.edge.cgroups_fs import Hierarchy
+
 log = logging.getLogger(__name__)
 
 IMAGE = "process"
 _POD_UID = "io.kubernetes.pod.uid"
 _START_TIMEOUT = 10.0
-_UNKNOWN_EXIT = 137
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UNKNOWN_EXIT = _KILLED = 137
 
 
 class ProcessRuntime:
@@ -76,7 +67,9 @@ class ProcessRuntime:
         version: str,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        cgroups: "Hierarchy | None" = None,
     ) -> None:
+        self._cgroups = cgroups
         self._state = ProcessState(state_directory)
         self._node_ip = node_ip
         self._version = version
@@ -233,7 +226,6 @@ class ProcessRuntime:
             raise RuntimeFailure("CommandRequired", f'container "{spec.name}" has no command')
         container_id = self._new_id()
         directory = self._state.directory(container_id)
-        root = directory / "root"
         log_path = Path(sandbox.log_directory) / spec.log_path
         mounts = list(spec.mounts) if self._private else []
         record = ContainerRecord(
@@ -250,33 +242,24 @@ class ProcessRuntime:
             made_paths=missing_paths([mount.container_path for mount in mounts]),
             private_mounts=self._private,
         )
-        given = {"PATH": _PATH, "HOME": str(root), "HOSTNAME": home.hostname} | dict(spec.env)
-        given |= {CONTAINER_VARIABLE: container_id, ROOT_VARIABLE: str(root)}
-        exports, prefix = env_script(given)
+        if self._cgroups is not None and sandbox.cgroup_parent:
+            record.cgroup = container_cgroup(sandbox.cgroup_parent, container_id)
+        joins = self._cgroups.joins(record.cgroup) if self._cgroups and record.cgroup else []
+        files = ContainerFiles(directory=directory, hostname=home.hostname, mounts=mounts, joins=joins)
 
         def write() -> None:
-            directory.mkdir(mode=0o700)
-            root.mkdir(mode=0o755)
             log_path.parent.mkdir(parents=True, exist_ok=True)
-            link_mounts(root, spec.mounts)
-            where = working_directory(root, spec.working_dir)
-            command = [*prefix, *spec.command, *spec.args]
-            user = user_prefix(spec.security)
-            script = start_script(
-                command=command, directory="root" if where == root else str(where), mounts=mounts, user=user
-            )
-            if user:
-                directory.chmod(0o711)
-                give_to_user(root, spec.security)
-            for name, text in (("start.sh", script), ("env.sh", exports)):
-                (directory / name).touch(mode=0o600)
-                (directory / name).write_text(text)
+            if self._cgroups is not None and record.cgroup:
+                self._cgroups.make(record.cgroup)
+                self._cgroups.set(record.cgroup, limits_of(spec))
+            files.write(spec)
             self._state.save_container(record)
 
         try:
             guard_writes(write)
         except (RuntimeFailure, StorageError):
             self._state.remove_container(container_id)
+            self._remove_cgroup(record)
             raise
         self._containers[container_id] = record
         return container_id
@@ -297,7 +280,7 @@ class ProcessRuntime:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PATH": _PATH},
+            env={"PATH": PATH},
         )
         await process.wait()
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
@@ -343,7 +326,12 @@ class ProcessRuntime:
         self._unwatch(container_id)
         del self._containers[container_id]
         self._release_paths(record)
+        self._remove_cgroup(record)
         self._state.remove_container(container_id)
+
+    def _remove_cgroup(self, record: ContainerRecord) -> None:
+        if self._cgroups is not None and record.cgroup:
+            self._cgroups.remove(record.cgroup)
 
     def _release_paths(self, record: ContainerRecord) -> None:
         """Remove mount points made on the host, or leave that to another container that uses them."""
@@ -417,6 +405,9 @@ class ProcessRuntime:
             record.finished_at = self._clock()
         else:
             record.reason = "Completed" if record.exit_code == 0 else "Error"
+            if record.exit_code and self._cgroups is not None and record.cgroup:
+                short = self._cgroups.was_short_of_memory(record.cgroup)
+                record.reason = "OOMKilled" if short and record.exit_code == _KILLED else "Error"
         try:
             self._state.save_container(record)
         except StorageError as exc:
@@ -432,10 +423,8 @@ class ProcessRuntime:
         identity = Identity.load(directory / "pid")
         if identity is None or not identity.alive(self._boot):
             raise RuntimeFailure("ExecFailed", f'container "{record.name}" does not run')
-        inner = ["sh", "-c", '. "$0/env.sh"; cd "$EDGEHIVE_ROOT"; exec "$@"', str(directory), *command]
-        if record.private_mounts:
-            inner = ["nsenter", "-t", str(identity.pid), "-m", *inner]
-        return inner
+        namespaces = ["nsenter", "-t", str(identity.pid), "-m"] if record.private_mounts else []
+        return [*namespaces, "sh", str(directory / "enter.sh"), *command]
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
         process = await asyncio.create_subprocess_exec(
@@ -443,7 +432,7 @@ class ProcessRuntime:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": _PATH},
+            env={"PATH": PATH},
             start_new_session=True,
         )
         try:
@@ -471,8 +460,15 @@ class ProcessRuntime:
 
     async def usage(self) -> Mapping[str, Usage]:
         self._open()
-        running = [r.id for r in self._containers.values() if self._observe(r) is State.RUNNING]
-        return process_usage(running, self._clock())
+        running = [r for r in self._containers.values() if self._observe(r) is State.RUNNING]
+        now, found, rest = self._clock(), {}, []
+        for record in running:
+            usage = self._cgroups.usage(record.cgroup, now) if self._cgroups and record.cgroup else None
+            if usage is None:
+                rest.append(record.id)
+            else:
+                found[record.id] = usage
+        return found | (process_usage(rest, now) if rest else {})
 
     async def pod_usage(self) -> Mapping[str, PodUsage]:
         return {}  # every pod is in the node's network

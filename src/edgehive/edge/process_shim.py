@@ -80,14 +80,34 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def _place(joins: Sequence[str], oom_score: int) -> list[str]:
+    """Lines that put the shell, and what it becomes, into its cgroup; a limit that cannot be had stops nothing."""
+    lines = [f"{{ echo $$ >{shlex.quote(file)}; }} 2>/dev/null" for file in joins]
+    return [*lines, f"{{ echo {oom_score} >/proc/self/oom_score_adj; }} 2>/dev/null"]
+
+
+def enter_script(directory: str, *, user: Sequence[str], joins: Sequence[str], oom_score: int) -> str:
+    """Return the script that runs its arguments as a further command of the container."""
+    home = shlex.quote(directory)
+    lines = [*_place(joins, oom_score), f". {home}/env.sh", f'cd "${ROOT_VARIABLE}"']
+    lines.append(f'exec {shlex.join(user)} "$@"' if user else 'exec "$@"')
+    return "\n".join(lines) + "\n"
+
+
 def start_script(
-    *, command: Sequence[str], directory: str, mounts: Sequence[Mount], user: Sequence[str]
+    *,
+    command: Sequence[str],
+    directory: str,
+    mounts: Sequence[Mount],
+    user: Sequence[str],
+    joins: Sequence[str] = (),
+    oom_score: int = 0,
 ) -> str:
     """Return the script that becomes the container's command; `mounts` are bound in its mount namespace.
 
     A mount whose path cannot be made stays reachable below ``$EDGEHIVE_ROOT``; the log says so.
     """
-    lines = []
+    lines = _place(joins, oom_score)
     for mount in sorted(mounts, key=lambda m: m.container_path):
         source, target = shlex.quote(mount.host_path), shlex.quote(mount.container_path)
         lines.append(

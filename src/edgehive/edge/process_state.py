@@ -43,6 +43,8 @@ class ContainerRecord(msgspec.Struct):
     made_paths: list[str] = []
     """Directories and files made on the host so that mounts have a place; removed with the last user."""
     private_mounts: bool = False
+    cgroup: list[str] = []
+    """The components of its cgroup's path; none when it is in edgecore's."""
     started_at: float = 0.0
     finished_at: float = 0.0
     exit_code: int | None = None

@@ -95,6 +95,8 @@ class ContainerSpec:
     cpu_quota: int = 0
     cpu_period: int = 0
     memory_limit: int = 0
+    huge_pages: Mapping[str, int] = field(default_factory=dict)
+    """Bytes by page size (``2Mi``)."""
     oom_score_adj: int = 0
     security: Mapping[str, object] = field(default_factory=dict)
     """Pod and container ``securityContext`` merged, as JSON."""
