@@ -284,7 +284,7 @@ def _gone(
         _DELETED,
         expected_version or twin.expected_version or _ZERO,
         actual_version or twin.actual_version or _ZERO,
-        None,
+        twin.desired,
     )
     outcome.document[key] = TwinDoc(twin.shown(), None)
 
