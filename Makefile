@@ -1,6 +1,7 @@
 # edgehive: everything a newcomer types. Needs make, a POSIX shell and Python 3.11 or newer; nothing else.
 #
 #   make up        install into .venv and start control plane, cloudcore and one edge   (ARGS="--nodes 2")
+#   make demo      devices on the running system: a simulated thermostat and its mapper  (ARGS="outage")
 #   make test      every test                                                            (ARGS="tests/wire -x")
 #   make lint      ruff, mypy, import-linter
 #   make sim       the protocol simulator                                                (ARGS="--seeds 5000")
@@ -66,6 +67,17 @@ KUBECTL := $(if $(shell command -v kubectl 2>/dev/null),,$(VENV)/.installed-kube
 up: python-is-fine
 	@$(MAKE) --no-print-directory -s $(VENV)/.installed $(KUBECTL)
 	@exec $(VENV)/bin/edgehive up $(ARGS)
+
+# Only what the mapper needs is added: edgehive itself may be running and stays as it is.
+$(VENV)/.installed-demo: $(VENV)/.installed
+	@echo "==> installing pymodbus for the demo (once)"
+	@$(PIP) install 'pymodbus>=3.12'
+	@touch $@
+
+demo: python-is-fine
+	@$(MAKE) --no-print-directory -s $(VENV)/.installed-demo $(KUBECTL)
+	@exec $(VENV)/bin/edgehive demo $(or $(ARGS),devices)
+.PHONY: demo
 
 dev: python-is-fine
 	@$(MAKE) --no-print-directory -s $(VENV)/.installed-dev $(VENV)/.installed-kubectl

@@ -64,13 +64,11 @@ COMMANDS = (
         "trace:add_arguments",
     ),
     Command("mapper", "Write or run a device mapper", "mapper:run_mapper_command", passes_all=True),
-    # Shown once edgecore runs its device twin: until then it can only say that the twin is off.
     Command(
         "demo",
-        "Try things out on a running `edgehive up`",
+        "Try devices out on a running `edgehive up`",
         "demo:run_demo",
         "demo:add_arguments",
-        hidden=True,
     ),
     Command("cloudcore", "Run cloudcore", "daemons:run_cloudcore", passes_all=True),
     Command("edgecore", "Run edgecore", "daemons:run_edgecore", passes_all=True),

@@ -1,10 +1,11 @@
-"""`edgehive demo devices`: a simulated Modbus thermostat and its mapper, on a running `edgehive up`."""
+"""`edgehive demo`: a simulated Modbus thermostat and its mapper on a running `edgehive up`, and a cloud that is away."""
 
 import argparse
 import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -16,22 +17,32 @@ import yaml
 
 from edgehive.cli.console import Console
 from edgehive.cli.demo_objects import DEVICE, device_object, model_object
-from edgehive.cli.up_layout import Layout
-from edgehive.cli.up_lock import lock_holder
+from edgehive.cli.up_layout import Layout, default_data_dir
+from edgehive.cli.up_lock import lock_holder, recorded_processes
 from edgehive.cli.up_options import add_data_dir
 from edgehive.cli.up_process import Child, describe_exit
 from edgehive.kit.errors import UserError
 
 _PATIENCE = 60.0
+_PORT = 5020
 _SOCKET_PATH = 100  # bytes a unix socket's path may have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the demos."""
-    parser.add_argument("what", choices=["devices"], help="devices: a thermostat on Modbus TCP")
+    parser.add_argument(
+        "what",
+        choices=["devices", "outage"],
+        help="devices: a thermostat on Modbus TCP; outage: stop the cloud for a while meanwhile",
+    )
     add_data_dir(parser)
     parser.add_argument("--node", metavar="NODE", help="the edge node; default: the first")
-    parser.add_argument("--port", metavar="N", type=int, default=5020, help="of the simulated thermostat")
+    parser.add_argument(
+        "--port", metavar="N", type=int, help="of the simulated thermostat (default: 5020, or any free one)"
+    )
+    parser.add_argument(
+        "--seconds", metavar="N", type=float, default=30.0, help="how long the outage takes (default: 30)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the Device and its model when it ends")
 
 
@@ -41,16 +52,21 @@ def run_demo(arguments: argparse.Namespace) -> int:
     if not lock_holder(layout):
         raise UserError(f"nothing runs in {layout.root}", hint="start it with: edgehive up")
     _need_pymodbus()
+    if arguments.what == "outage":
+        return _outage(layout, arguments.seconds)
     node = arguments.node or _first_node(layout)
     dmi = dmi_socket(layout, node)
     console = Console()
+    port = arguments.port or _free_port()
     with _interruptible() as stop:
-        children = _children(layout, node, dmi, arguments.port)
+        children = _children(layout, node, dmi, port)
         try:
             for child in children:
                 child.start()
-            console.done(f"a simulated thermostat on 127.0.0.1:{arguments.port} and its Modbus mapper")
-            _apply(layout, node, arguments.port)
+                if child is children[0]:
+                    _await_thermostat(child, port)
+            console.done(f"a simulated thermostat on 127.0.0.1:{port} and its Modbus mapper")
+            _apply(layout, node, port)
             console.done(f"Device {DEVICE} and its model, on node {node}")
             _show_first_values(layout, console, children, stop)
             _watch(children, console, stop)
@@ -58,6 +74,21 @@ def run_demo(arguments: argparse.Namespace) -> int:
             _end(children)
             if not arguments.keep:
                 _clean(layout, console)
+    return 0
+
+
+def _outage(layout: Layout, seconds: float) -> int:
+    from edgehive.cli.demo_outage import run_outage
+
+    cloudcore = next((p for p in recorded_processes(layout) if p.name == "cloudcore"), None)
+    if cloudcore is None:
+        raise UserError("cloudcore does not run", hint="edgehive status")
+
+    def kubectl(*arguments: str) -> tuple[int, str]:
+        return _kubectl(layout, *arguments)
+
+    with _interruptible() as stop:
+        run_outage(kubectl, cloudcore, Console(), seconds=seconds, stop=stop)
     return 0
 
 
@@ -87,7 +118,33 @@ def _need_pymodbus() -> None:
     try:
         import pymodbus  # noqa: F401
     except ImportError as exc:
-        raise UserError("the demo needs pymodbus", hint="pip install 'edgehive[mapper-modbus]'") from exc
+        raise UserError(
+            "the demo needs pymodbus",
+            hint=f"make demo installs it; otherwise: {sys.executable} -m pip install 'pymodbus>=3.12'",
+        ) from exc
+
+
+def _free_port() -> int:
+    """The usual port of the thermostat, or any free one."""
+    for port in (_PORT, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise UserError("there is no free port for the thermostat")
+
+
+def _await_thermostat(child: Child, port: int) -> None:
+    """Wait until the thermostat listens; the mapper would complain first."""
+    deadline = time.monotonic() + 20
+    while child.reap() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    lines = " ".join(child.last_lines(2))
+    raise UserError(
+        f"the thermostat does not start: {lines or 'it does not listen'}", hint=f"see {child.log}"
+    )
 
 
 def _first_node(layout: Layout) -> str:
@@ -158,11 +215,19 @@ def _show_first_values(layout: Layout, console: Console, children: list[Child], 
             break
         _restart(children, console)
         time.sleep(0.5)
-    console.line()
-    console.line("  edgehive kubectl get devices")
-    console.line(f"  edgehive kubectl get devicestatus {DEVICE} -o yaml")
+    _print_next_steps(layout, console)
+
+
+def _print_next_steps(layout: Layout, console: Console) -> None:
+    program = sys.argv[0] if os.sep in sys.argv[0] else "edgehive"
+    where = "" if layout.root == default_data_dir(os.environ).absolute() else f" --data-dir {layout.root}"
+    kubectl = f"{program} kubectl{where}"
     patch = [{"op": "replace", "path": "/spec/properties/1/desired/value", "value": "24"}]
-    console.line(f"  edgehive kubectl patch device {DEVICE} --type json -p '{json.dumps(patch)}'")
+    console.line("\nIn another terminal:\n")
+    console.line(f"  {kubectl} get devices --watch")
+    console.line(f"  {kubectl} get devicestatus {DEVICE} -o yaml")
+    console.line(f"  {kubectl} patch device {DEVICE} --type json -p '{json.dumps(patch)}'")
+    console.line(f"  {program} demo outage{where}       # stops cloudcore for half a minute")
     console.line("\nCtrl-C ends the demo.")
 
 
