@@ -64,6 +64,8 @@ class Edgecore:
         request = protobuf.decode(dmi.REPORT_STATUS, raw)
         async with self.news:
             for twin in request["reportedDevice"]["twins"]:
+                # KubeEdge's edgecore dies of a twin that lacks one of the two.
+                assert {"reported", "observedDesired"} <= twin.keys()
                 self.reported[request["deviceName"], twin["propertyName"]] = twin["reported"]["value"]
             self.news.notify_all()
         return b""

@@ -368,13 +368,12 @@ class DeviceWorker:
 
 def _twin(reading: Reading, prop: Property) -> dict[str, Any]:
     metadata = {"timestamp": str(int(reading.at * 1000)), "type": prop.type.lower()}
-    twin: dict[str, Any] = {
+    return {
         "propertyName": prop.name,
         "reported": {"value": reading.text, "metadata": metadata},
+        # Always there, as KubeEdge's mappers send it: its edgecore dies of a twin that lacks one of the two.
+        "observedDesired": {"value": prop.desired or "", "metadata": metadata},
     }
-    if prop.desired is not None:
-        twin["observedDesired"] = {"value": prop.desired, "metadata": metadata}
-    return twin
 
 
 def needs_new_connection(old: Device, new: Device) -> bool:
