@@ -16,11 +16,12 @@ KEY = device_key("default", "d")
 
 
 def body(target):
-    return {
+    device = {
         "name": "d",
         "namespace": "default",
         "spec": {"properties": [{"name": "p", "desired": {"value": target}}]},
     }
+    return protobuf.encode(dmi.DEVICE, device)
 
 
 class FakeMapper:

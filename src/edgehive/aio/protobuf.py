@@ -64,6 +64,8 @@ def message(name: str, *fields: tuple[Any, ...]) -> Message:
 def encode(kind: Message, value: Mapping[str, Any]) -> bytes:
     """Encode `value`; fields that are missing, None, or equal to the proto3 default are left out.
 
+    A message inside of it may be encoded already.
+
     Raises:
         KeyError: `value` has a key that `kind` does not.
     """
@@ -103,6 +105,8 @@ def _encode_one(item: Field, content: Any) -> bytes:
         case Kind.STRING:
             return _delimited(item.number, content.encode())
         case Kind.BYTES:
+            return _delimited(item.number, content)
+        case Kind.MESSAGE if isinstance(content, bytes):
             return _delimited(item.number, content)
         case Kind.MESSAGE:
             assert item.message is not None

@@ -7,6 +7,7 @@ reports go to a `DeviceSink`, objects come from whoever stores them through `set
 import asyncio
 import base64
 import logging
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +52,15 @@ class TwinReport:
     observed_desired: str | None
     metadata: Mapping[str, str]
     """Of the reported value: the mapper's ``timestamp`` and ``type``, and whatever else it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A device object as it came, and what it is looked up by; decoded, it would take five times as much."""
+
+    raw: bytes
+    protocol: str
+    model: str
 
 
 class DeviceSink(Protocol):
@@ -121,8 +131,8 @@ class Dmi:
         self._rng = rng
         self._clock = clock
         self._connect = connect
-        self._devices: dict[Key, dict[str, Any]] = {}
-        self._models: dict[Key, dict[str, Any]] = {}
+        self._devices: dict[Key, _Held] = {}
+        self._models: dict[Key, bytes] = {}
         self._links: dict[str, MapperLink] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._limit = RateLimit(burst=_BURST, refill=_REFILL)
@@ -139,25 +149,25 @@ class Dmi:
         if device is None:
             return
         key = device_key(namespace_of(device), device["metadata"]["name"])
+        new = _Held(raw, sys.intern(protocol_of(device)), sys.intern(model_name_of(device)))
         old = self._devices.get(key)
-        if old is not None and protocol_of(old) != protocol_of(device):
-            self._drop(key, protocol_of(old))
-        if old is not None and (before := model_name_of(old)) != model_name_of(device):
-            self._devices[key] = device
-            self._release_model(model_key(key.namespace, before), protocol_of(old))
-        self._devices[key] = device
-        link = self._links.get(protocol_of(device))
+        if old is not None and old.protocol != new.protocol:
+            self._drop(key, old.protocol)
+        self._devices[key] = new
+        if old is not None and old.model != new.model:
+            self._release_model(model_key(key.namespace, old.model), old.protocol)
+        link = self._links.get(new.protocol)
         if link is not None:
-            self._tell(link, key, device)
+            self._tell(link, key, new)
 
     def remove_device(self, namespace: str, name: str) -> None:
         """A device has left this node."""
         key = device_key(namespace, name)
         device = self._devices.pop(key, None)
-        for protocol in [protocol_of(device)] if device is not None else list(self._links):
+        for protocol in [device.protocol] if device is not None else list(self._links):
             self._drop(key, protocol)
         if device is not None:
-            self._release_model(model_key(namespace, model_name_of(device)), protocol_of(device))
+            self._release_model(model_key(namespace, device.model), device.protocol)
 
     def set_model(self, raw: bytes) -> None:
         """A model is new or has changed; devices that take defaults from it change with it."""
@@ -165,11 +175,11 @@ class Dmi:
         if model is None:
             return
         key = model_key(namespace_of(model), model["metadata"]["name"])
-        self._models[key] = model
-        for device, obj in self._devices.items():
-            used = model_key(device.namespace, model_name_of(obj)) == key
-            if used and (link := self._links.get(protocol_of(obj))) is not None:
-                self._tell(link, device, obj)
+        self._models[key] = raw
+        for device, held in self._devices.items():
+            used = model_key(device.namespace, held.model) == key
+            if used and (link := self._links.get(held.protocol)) is not None:
+                self._tell(link, device, held)
 
     def remove_model(self, namespace: str, name: str) -> None:
         """A model is no longer used on this node."""
@@ -223,22 +233,26 @@ class Dmi:
         self._tasks[info.protocol] = self._group.create_task(_until_cancelled(link))
         return link
 
-    def _objects(self, protocol: str) -> dict[Key, dict[str, Any]]:
+    def _objects(self, protocol: str) -> dict[Key, bytes]:
         """Everything a mapper of `protocol` should have."""
-        result: dict[Key, dict[str, Any]] = {}
+        result: dict[Key, bytes] = {}
         for key, device in self._devices.items():
-            if protocol_of(device) == protocol:
+            if device.protocol == protocol:
                 result |= self._described(key, device)
         return result
 
-    def _described(self, key: Key, device: Mapping[str, Any]) -> dict[Key, dict[str, Any]]:
+    def _described(self, key: Key, device: "_Held") -> dict[Key, bytes]:
         """A device and its model as messages; nothing while the model is not here or one cannot be told."""
-        used = model_key(key.namespace, model_name_of(device))
-        model = self._models.get(used)
-        if model is None:
+        used = model_key(key.namespace, device.model)
+        raw = self._models.get(used)
+        if raw is None:
             return {}
         try:
-            return {used: model_message(model), key: device_message(device, model)}
+            model = load(raw)
+            return {
+                used: protobuf.encode(dmi.DEVICE_MODEL, model_message(model)),
+                key: protobuf.encode(dmi.DEVICE, device_message(load(device.raw), model)),
+            }
         except Unconvertible as exc:
             log.warning(
                 "device %s/%s cannot be told to its mapper: %s",
@@ -248,7 +262,7 @@ class Dmi:
             )
             return {}
 
-    def _tell(self, link: MapperLink, key: Key, device: Mapping[str, Any]) -> None:
+    def _tell(self, link: MapperLink, key: Key, device: "_Held") -> None:
         for one, body in self._described(key, device).items():
             link.want(one, body)
 
@@ -258,8 +272,8 @@ class Dmi:
 
     def _release_model(self, key: Key, protocol: str) -> None:
         """Take a model from a mapper that has no device of it any more."""
-        for device, obj in self._devices.items():
-            if protocol_of(obj) == protocol and model_key(device.namespace, model_name_of(obj)) == key:
+        for device, held in self._devices.items():
+            if held.protocol == protocol and model_key(device.namespace, held.model) == key:
                 return
         self._drop(key, protocol)
 

@@ -66,8 +66,9 @@ class MapperInfo:
 
 @dataclass(slots=True)
 class _Told:
-    wanted: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    sent: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    wanted: dict[Key, bytes] = field(default_factory=dict)
+    """Encoded messages: a tenth of what they take as objects."""
+    sent: dict[Key, bytes] = field(default_factory=dict)
     unsure: set[Key] = field(default_factory=set)
     """May be there from before a restart of ours: ask first."""
     refused: dict[Key, int] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class MapperLink:
         self._greeted = asyncio.Event()
         self._backoff = backoff or Backoff(0.5, 30.0, jitter=0.2, rng=rng)
 
-    def registered(self, info: MapperInfo, objects: Mapping[Key, dict[str, Any]]) -> None:
+    def registered(self, info: MapperInfo, objects: Mapping[Key, bytes]) -> None:
         """The mapper has (re)started and got exactly `objects` in the answer to its registration."""
         if info.address != self.info.address:
             raise ProtocolError("a mapper's link cannot change its address")
@@ -100,14 +101,14 @@ class MapperLink:
         self._told = _Told(dict(objects), dict(objects))
         self._greet()
 
-    def adopt(self, objects: Mapping[Key, dict[str, Any]]) -> None:
+    def adopt(self, objects: Mapping[Key, bytes]) -> None:
         """The mapper may have some version of `objects`: we have restarted, it perhaps has not."""
         self._told.wanted.update(objects)
         self._told.unsure.update(objects)
         self._told.adopted = True
         self._greet()
 
-    def want(self, key: Key, body: dict[str, Any]) -> None:
+    def want(self, key: Key, body: bytes) -> None:
         """The mapper should have this."""
         self._told.wanted[key] = body
         self._told.refused.pop(key, None)
@@ -118,7 +119,7 @@ class MapperLink:
         self._told.wanted.pop(key, None)
         self._told.unsure.discard(key)
         if self._told.adopted:  # it may have it from before our restart
-            self._told.sent.setdefault(key, {})
+            self._told.sent.setdefault(key, b"")
         self._told.refused.pop(key, None)
         self._changed.set()
 
@@ -204,10 +205,10 @@ class MapperLink:
             told.sent.pop(key, None)
             told.unsure.add(key)
         else:
-            told.sent.setdefault(key, {})
+            told.sent.setdefault(key, b"")
         self._changed.set()
 
-    async def _give(self, key: Key, body: dict[str, Any]) -> None:
+    async def _give(self, key: Key, body: bytes) -> None:
         known = key in self._told.sent
         if key.kind == Kind.MODEL.value:
             method = "UpdateDeviceModel" if known else "CreateDeviceModel"
@@ -242,7 +243,8 @@ class MapperLink:
         return await self._client.call(dmi.MAPPER_SERVICE + method, request, timeout=_CALL_SECONDS)
 
 
-def _same_spec(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_spec(there: Mapping[str, Any], body: bytes) -> bool:
     """Whether two devices have the same wire form of what matters to a mapper."""
-    left, right = (protobuf.encode(dmi.DEVICE_SPEC, device.get("spec", {})) for device in (one, other))
+    ours = protobuf.decode(dmi.DEVICE, body)
+    left, right = (protobuf.encode(dmi.DEVICE_SPEC, device.get("spec", {})) for device in (there, ours))
     return left == right
