@@ -1,6 +1,6 @@
 """Built-in admission: what Kubernetes' own plugins do to an object before it is stored.
 
-NamespaceLifecycle, ServiceAccount, Priority and the allocation of service addresses.
+NamespaceLifecycle, ServiceAccount, Priority and the allocation of service addresses; and KubeEdge's for devices.
 """
 
 import ipaddress
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgehive.aio.storage import Storage
+from edgehive.apiserver.admission_devices import admit_device
 from edgehive.apiserver.codec import Object, decode
 from edgehive.apiserver.context import Call, Clock, qualified
 from edgehive.apiserver.crdshape import schema_shape
@@ -78,11 +79,13 @@ class Admission:
                 meta = obj["metadata"]
                 meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), CRD_FINALIZER})
                 self._crd(call, obj)
+            case "devices.devices.kubeedge.io":
+                admit_device(call, obj, None, self._storage)
             case _:
                 pass
 
-    def update(self, call: Call, obj: Object) -> None:
-        """Admit a changed object.
+    def update(self, call: Call, obj: Object, old: Object | None = None) -> None:
+        """Admit a changed object, `old` being what it was.
 
         Raises:
             ApiStatus: 422.
@@ -95,6 +98,8 @@ class Admission:
                 self._service(obj)
             case "customresourcedefinitions.apiextensions.k8s.io":
                 self._crd(call, obj)
+            case "devices.devices.kubeedge.io":
+                admit_device(call, obj, old, self._storage)
             case _:
                 pass
 

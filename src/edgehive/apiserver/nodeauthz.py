@@ -1,4 +1,4 @@
-"""What a node may do: its own Node, Lease and pods, and the objects that those pods refer to."""
+"""What a node may do: its own Node, Lease, pods and devices, and the objects that those pods refer to."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +22,8 @@ _NODE_RULES = (
     Rule(("get", "list", "watch"), ("",), ("configmaps", "secrets")),
     Rule(("get",), ("",), ("persistentvolumes", "persistentvolumeclaims")),
     Rule(("get",), ("storage.k8s.io",), ("volumeattachments",)),
+    Rule(("get", "patch"), ("devices.kubeedge.io",), ("devicestatuses",)),
+    Rule(("get",), ("devices.kubeedge.io",), ("devices",)),
     Rule(("get",), ("",), ("serviceaccounts",)),
     Rule(("create",), ("",), ("serviceaccounts/token",)),
     Rule(("get", "list", "watch"), ("storage.k8s.io",), ("csidrivers", "storageclasses")),
@@ -58,6 +60,11 @@ class NodeAuthorizer:
                 return self._volume(node, a.name)
             case "volumeattachments":
                 return self._spec("volumeattachments.storage.k8s.io", a.name).get("nodeName") == node
+            case "devices" | "devicestatuses":  # a DeviceStatus has the name of its Device
+                return (
+                    self._spec("devices.devices.kubeedge.io", f"{a.namespace}/{a.name}").get("nodeName")
+                    == node
+                )
             case "serviceaccounts":
                 return any(_account(pod) == a.name for pod in self._pods(node, a.namespace))
             case _:

@@ -188,7 +188,7 @@ class Writer:
             info.schema.apply_defaults(new)
         if not applied:
             self._track(call, old, new)
-        self._admission.update(call, new)
+        self._admission.update(call, new, old)
         if tracks_generation(info) and wanted(new, info) != wanted(old, info):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         check_valid(call, new, old)

@@ -124,13 +124,17 @@ class DeviceView:
         return self.convert(DEVICE_MODELS, model) if model is not None else Missing()
 
     def after(self, node: str, target: res.Resource) -> Iterable[CachedObject]:
-        """The node's devices that a model was waited for by."""
-        if target.type != res.DEVICE_MODEL:
-            return
-        for key in self._index.devices_of((target.namespace or "", target.name)):
-            place, device = self._index.place(key), self._caches.devices.get(*key)
-            if place is not None and place.node == node and device is not None:
-                yield self.convert(DEVICES, device)
+        """The object itself, if it is at the node (again), and the devices that wait for a model there."""
+        key = (target.namespace or "", target.name)
+        if target.type == res.DEVICE_MODEL:
+            model = self._caches.models.get(*key)
+            if model is not None and self._index.uses(node, key):
+                yield self.convert(DEVICE_MODELS, model)
+        devices = self._index.devices_of(key) if target.type == res.DEVICE_MODEL else (key,)
+        for device in devices if target.type in _TYPES else ():
+            place, found = self._index.place(device), self._caches.devices.get(*device)
+            if place is not None and place.node == node and found is not None:
+                yield self.convert(DEVICES, found)
 
     def convert(self, gvr: GVR, found: Cached) -> CachedObject:
         """The form in which the per-node cores take an object."""

@@ -11,6 +11,7 @@ from edgehive.kube import fielderror
 from edgehive.kube.fielderror import FieldError
 from edgehive.kube.names import label_value_problem, name_problem, path_name_problem, qualified_name_problem
 from edgehive.kube.resources import ResourceInfo
+from edgehive.kube.validation_devices import CHECKS as DEVICE_CHECKS
 from edgehive.kube.validation_kinds import KIND_CHECKS, UPDATE_CHECKS
 
 _ANNOTATIONS_LIMIT = 256 * 1024
@@ -33,7 +34,8 @@ def validate(
 ) -> list[FieldError]:
     """Return what is wrong with `obj` (defaults filled in); with `old`, also what may not change.
 
-    For custom kinds this checks metadata only; their schema does the rest (`Schema.validate`).
+    For custom kinds this checks metadata only, their schema does the rest (`Schema.validate`); KubeEdge's devices
+    have rules of their own, which a specification that stays as it is need not fulfil.
     """
     errors = validate_meta(info, obj)
     if old is not None:
@@ -45,6 +47,9 @@ def validate(
         update = UPDATE_CHECKS.get(info.kind)
         if update is not None and old is not None:
             errors += update(obj, old)
+    custom = DEVICE_CHECKS.get(info.gvr) if info.custom and not subresource else None
+    if custom is not None and (old is None or old.get("spec") != obj.get("spec")):
+        errors += custom(obj)
     return errors
 
 

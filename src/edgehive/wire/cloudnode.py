@@ -410,6 +410,7 @@ class CloudNode:
         known = known or self._records.get(record.key, record)
         if message.is_delete:
             self._acknowledge_delete(known, now)
+            self._follow_up(message, now)
             return
         self._settle(record.key)
         version = message.message.resource_version
@@ -419,12 +420,16 @@ class CloudNode:
         self._follow_up(message, now)
 
     def _follow_up(self, message: Outbound, now: float) -> None:
-        """Send what has waited for `message`."""
-        if message.resource is not None:
-            for cached in self._order.after(self.node, message.resource):
-                known = self._records.get(SyncKey(self.node, cached.namespace, cached.uid))
-                first = known is None or not parse_version(known.version)
-                self.send(object_message(cached, first=first, stamp=self._stamp), now)
+        """Send what has waited until `message` was acknowledged."""
+        if message.resource is None:
+            return
+        for cached in self._order.after(self.node, message.resource):
+            key = SyncKey(self.node, cached.namespace, cached.uid)
+            if message.is_delete and message.uid == cached.uid:
+                self._owe(key)  # the record may still say that the node has it
+            known = self._records.get(key)
+            first = known is None or self._owes(key) or not parse_version(known.version)
+            self.send(object_message(cached, first=first, stamp=self._stamp), now)
 
     def _acknowledge_delete(self, known: SyncRecord, now: float) -> None:
         self._records.pop(known.key, None)

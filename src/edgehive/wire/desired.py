@@ -70,7 +70,10 @@ class Order(Protocol):
         ...
 
     def after(self, node: str, target: Resource) -> Iterable[CachedObject]:
-        """What may have waited for `target` at `node`."""
+        """What may have waited at `node` until a message about `target` was acknowledged.
+
+        Also `target` itself, if it is to be there again while its delete was on the way.
+        """
         ...
 
 

@@ -4,10 +4,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.resource import POD
+from edgehive.wire.resource import DEVICE, DEVICE_MODEL, POD
 
 _ANSWERS = 16
 """Answers about one object that wait for their turn; more is a peer that asks in a loop, and the oldest goes."""
+
+
+_MOVABLE = frozenset({DEVICE, DEVICE_MODEL})
+"""Types whose delete only says that the object has left the node: it may come back as it was."""
 
 
 class Verdict(Enum):
@@ -78,10 +82,18 @@ class Lane:
         if message.is_delete:
             return self._offer_delete(message)
         if self.gone:
-            return Verdict.DONE if self.acked_gone else Verdict.STALE
+            if not self._returns(message):
+                return Verdict.DONE if self.acked_gone else Verdict.STALE
+            self.gone = self.acked_gone = False
+            self.version = self.answered = self.acked = 0
         if message.is_response:
             return self._offer_response(message)
         return self._offer_update(message)
+
+    def _returns(self, message: Outbound) -> bool:
+        target = message.resource
+        movable = target is not None and target.type in _MOVABLE
+        return movable and self.acked_gone and not message.is_response
 
     def acknowledge(self, message: Outbound) -> None:
         """Note that `message` has been acknowledged."""
