@@ -236,8 +236,10 @@ async def test_a_restart_does_not_bring_a_device_again_whose_summary_alone_has_c
     for value in ("27", "28"):
         await answer(edge, await report(edge, temperature=twin(value, at=int(value), edge=int(value))))
         await api.until(
-            lambda value=value: f"temperature={value}"
-            == (api.find(DEVICES, "default", "sensor").get("status") or {}).get("reported"),
+            lambda value=value: (
+                f"temperature={value}"
+                == (api.find(DEVICES, "default", "sensor").get("status") or {}).get("reported")
+            ),
             10,
         )
     assert recorded(api, sensor) == sensor["metadata"]["resourceVersion"]

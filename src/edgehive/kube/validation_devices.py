@@ -47,7 +47,7 @@ def validate_model(obj: Object) -> list[FieldError]:
     spec = _map(obj.get("spec"))
     errors = _names(spec.get("properties"), "spec.properties")
     for path, prop in _each(spec.get("properties"), "spec.properties"):
-        if prop.get("type") in _NUMBERS:
+        if str(prop.get("type")) in _NUMBERS:
             errors += _bounds(prop, path)
     return errors
 
@@ -61,11 +61,11 @@ CHECKS: Final[Mapping[GVR, Callable[[Object], list[FieldError]]]] = {
 
 def desired_errors(device: Object, model: Object) -> list[FieldError]:
     """Return the desired values of a device that its model excludes."""
-    known = {prop.get("name"): prop for _, prop in _each(_map(model.get("spec")).get("properties"), "")}
+    known = _properties(model)
     errors: list[FieldError] = []
     for path, prop in _each(_map(device.get("spec")).get("properties"), "spec.properties"):
         value = _map(prop.get("desired")).get("value")
-        described = known.get(prop.get("name"))
+        described = known.get(str(prop.get("name")))
         if value and described is not None:
             problem = value_problem(str(value), described)
             if problem:
@@ -75,10 +75,10 @@ def desired_errors(device: Object, model: Object) -> list[FieldError]:
 
 def model_warnings(device: Object, model: Object) -> list[str]:
     """Return sentences about what is allowed and will have no effect."""
-    known = {prop.get("name"): prop for _, prop in _each(_map(model.get("spec")).get("properties"), "")}
+    known = _properties(model)
     warnings = []
     for path, prop in _each(_map(device.get("spec")).get("properties"), "spec.properties"):
-        described = known.get(prop.get("name"))
+        described = known.get(str(prop.get("name")))
         if described is None:
             warnings.append(f"{path}.name: the model has no property {err.show(prop.get('name'))}")
         elif described.get("accessMode") == "ReadOnly" and _map(prop.get("desired")).get("value"):
@@ -88,12 +88,12 @@ def model_warnings(device: Object, model: Object) -> list[str]:
 
 def value_problem(value: str, prop: Object) -> str:
     """Say why a property that a DeviceModel describes as `prop` cannot have this value; "" if it can."""
-    kind = prop.get("type")
+    kind = str(prop.get("type"))
     if kind == "BOOLEAN":
         return "" if value in _BOOLEANS else "the model says BOOLEAN: true or false"
     if kind not in _NUMBERS:
         return ""
-    number = _number(value, str(kind))
+    number = _number(value, kind)
     if number is None:
         return f"the model says {kind}: not such a number"
     low, high = _number(prop.get("minimum"), "DOUBLE"), _number(prop.get("maximum"), "DOUBLE")
@@ -102,6 +102,10 @@ def value_problem(value: str, prop: Object) -> str:
     if high is not None and number > high:
         return f"must be less than or equal to {prop['maximum']}, the model's maximum"
     return ""
+
+
+def _properties(model: Object) -> dict[str, Object]:
+    return {str(p.get("name")): p for _, p in _each(_map(model.get("spec")).get("properties"), "")}
 
 
 def _names(values: Any, path: str) -> list[FieldError]:
