@@ -91,6 +91,7 @@ class EdgeCore:
         self._hub_config = config.modules.edge_hub
         self._node = self._edged.hostname_override
         self._identity: Identity | None = None
+        self._gauges: dict[str, Callable[[], float]] = {}
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -115,7 +116,6 @@ class EdgeCore:
         """Say which enabled parts of KubeEdge's edgecore this one does not have: silence would mislead."""
         modules = self._config.modules
         asked = {
-            "eventBus": modules.event_bus.enable,
             "serviceBus": modules.service_bus.enable,
             "taskManager": modules.task_manager.enable,
         }
@@ -192,6 +192,7 @@ class EdgeCore:
             hive=hive,
             stamp=stamp,
             rng=_random,
+            gauges=self._gauges,
         )
         return device_services(parts)
 
@@ -295,6 +296,7 @@ class EdgeCore:
                     "edgehive_node_registered": lambda: float(agent.registered),
                     "edgehive_pods": lambda: float(len(meta.pods())),
                     "edgehive_outbox_messages": lambda: float(len(outbox)),
+                    **self._gauges,
                 },
                 kubelet=self._kubelet_api(runtime, pods),
             )

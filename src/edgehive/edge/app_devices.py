@@ -9,7 +9,7 @@ from edgehive.aio.supervise import Service
 from edgehive.beehive.hive import Hive, Module
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.hub import EdgeHub
-from edgehive.edge.hub_routes import TWIN
+from edgehive.edge.hub_routes import BUS, TWIN
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import UserError
 from edgehive.wire.message import Message, Stamp
@@ -32,6 +32,8 @@ class Parts:
     hive: Hive[Message]
     stamp: Stamp
     rng: Callable[[], float]
+    gauges: dict[str, Callable[[], float]]
+    """Where the modules put what ``/metrics`` shows of them."""
 
 
 def device_services(parts: Parts) -> list[Service]:
@@ -70,5 +72,33 @@ def _device_twin(parts: Parts) -> "tuple[DeviceTwin, list[Service]]":
 
 
 def _event_bus(parts: Parts, twin: "DeviceTwin | None") -> list[Service]:
-    """MQTT. `twin.publish_to(bus.publish)` and ``to_twin=twin.mqtt`` join the two; without a twin MQTT works alone."""
-    return []
+    """MQTT; without a twin it works alone."""
+    from edgehive.edge.eventbus import EventBus
+    from edgehive.edge.eventbus_config import settings_of
+    from edgehive.edge.eventbus_store import TopicTable, UploadTable
+    from edgehive.wire.uploads import Uploads
+
+    uploads = Uploads(store=UploadTable(parts.store))
+    parts.hub.keep_uploads(uploads)
+    bus = EventBus(
+        settings=settings_of(parts.config.modules.event_bus),
+        node=parts.node,
+        topics=TopicTable(parts.store),
+        upload=parts.hub.send_uploads,
+        to_twin=twin.mqtt if twin is not None else None,
+        stamp=parts.stamp,
+        rng=parts.rng,
+    )
+    if twin is not None:
+        twin.publish_to(bus.publish)
+    parts.hive.add(Module("eventbus", bus.receive, frozenset({BUS})))
+    parts.gauges.update(bus.gauges())
+    parts.gauges.update(
+        {
+            "edgehive_uploads_waiting": lambda: float(len(uploads)),
+            "edgehive_uploads_waiting_bytes": lambda: float(uploads.size),
+            "edgehive_uploads_delivered_total": lambda: float(uploads.delivered),
+            "edgehive_uploads_dropped_total": lambda: float(uploads.dropped),
+        }
+    )
+    return bus.services()

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgehive.edge.hub_socket import CloudConnection
 from edgehive.kit.errors import ProtocolError, Unreachable
@@ -30,6 +31,9 @@ from edgehive.wire.edgelink import (
 from edgehive.wire.endpoint import upgrade_headers, upgrade_path
 from edgehive.wire.message import Message, Stamp
 from edgehive.wire.outbox import Entry, Settled
+
+if TYPE_CHECKING:  # edgecore without MQTT does not load it
+    from edgehive.wire.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +130,19 @@ class EdgeHub:
         self._wake.set()
         return sent
 
+    def keep_uploads(self, uploads: "Uploads") -> None:
+        """Send what `uploads` keeps; before this, `send_uploads` does not work."""
+        self._link.uploads = uploads
+
+    def send_uploads(self, messages: Sequence[Message]) -> None:
+        """Keep messages that the cloud does not answer, across restarts, until they have arrived there.
+
+        Raises:
+            StorageError: they could not be kept, none of them.
+        """
+        self._link.send_uploads(messages)
+        self._wake.set()
+
     def send_ack(self, message: Message) -> None:
         """Acknowledge what the cloud sent; call it only after the effect is durable."""
         self._link.send_ack(message, self._now())
@@ -174,10 +191,9 @@ class EdgeHub:
             if self.paused:
                 self._link.receive_pong(now)  # what the cloud says waits unread: that is no silence
             self._link.handle_timer(now)
-            while events := self._link.events():
-                for event in events:
-                    self._handle(event, tasks)
+            self._handle_all(tasks)
             self._flush(now)
+            self._handle_all(tasks)  # a ping that is to prove what was just written
             deadline = self._link.deadline()
             delay = None if deadline is None else max(0.0, deadline - self._now())
             try:
@@ -185,6 +201,11 @@ class EdgeHub:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _handle_all(self, tasks: asyncio.TaskGroup) -> None:
+        while events := self._link.events():
+            for event in events:
+                self._handle(event, tasks)
 
     def _handle(self, event: LinkEvent, tasks: asyncio.TaskGroup) -> None:
         match event:
@@ -212,9 +233,9 @@ class EdgeHub:
 
     def _handle_state(self, event: SendPing | Connected | Disconnected) -> None:
         match event:
-            case SendPing():
+            case SendPing(payload):
                 if self._connection is not None:
-                    self._connection.ping()
+                    self._connection.ping(payload)
             case Connected():
                 self._connection_changed(True, f"connected to {self._endpoint.host}:{self._endpoint.port}")
             case Disconnected(reason):
@@ -315,10 +336,10 @@ class EdgeHub:
             connection.end(f"the cloud broke the protocol: {exc}")
         self._wake.set()
 
-    def connection_alive(self, connection: CloudConnection) -> None:
-        """A ping or pong came."""
+    def connection_alive(self, connection: CloudConnection, pong: bytes) -> None:
+        """A ping came, or a pong with that payload."""
         if connection is self._connection:
-            self._link.receive_pong(self._now())
+            self._link.receive_pong(self._now(), pong)
             self._wake.set()
 
     def connection_writable(self, connection: CloudConnection) -> None:

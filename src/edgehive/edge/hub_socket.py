@@ -26,7 +26,7 @@ class Listener(Protocol):
 
     def connection_opened(self, connection: "CloudConnection") -> None: ...
     def connection_received(self, connection: "CloudConnection", data: bytes) -> None: ...
-    def connection_alive(self, connection: "CloudConnection") -> None: ...
+    def connection_alive(self, connection: "CloudConnection", pong: bytes) -> None: ...
     def connection_writable(self, connection: "CloudConnection") -> None: ...
     def connection_lost(self, connection: "CloudConnection", reason: str) -> None: ...
 
@@ -103,9 +103,9 @@ class CloudConnection(asyncio.Protocol):
                 case Opened():
                     self.writable = True
                     self._listener.connection_opened(self)
-                case Alive(reply):
+                case Alive(reply, pong):
                     self._write(reply)
-                    self._listener.connection_alive(self)
+                    self._listener.connection_alive(self, pong)
                 case Closing(reason, reply):
                     self._write(reply)
                     self.end(reason)
@@ -130,9 +130,9 @@ class CloudConnection(asyncio.Protocol):
         """Write one message; ask `writable` first."""
         self._write(self._ws.text(message))
 
-    def ping(self) -> None:
+    def ping(self, payload: bytes) -> None:
         """Write a ping."""
-        self._write(self._ws.ping())
+        self._write(self._ws.ping(payload))
 
     def pause(self, paused: bool) -> None:
         """Stop or go on reading."""

@@ -54,9 +54,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A ping or pong came; `reply` is what to write back, if anything."""
+    """A ping or pong came; `reply` is what to write back, if anything, `pong` the payload of a pong."""
 
     reply: bytes = b""
+    pong: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,9 @@ class WebSocketClient:
         """One TEXT message; `data` is UTF-8."""
         return self._wire.send(TextMessage(data.decode()))
 
-    def ping(self) -> bytes:
+    def ping(self, payload: bytes = b"") -> bytes:
         """A ping."""
-        return self._wire.send(Ping())
+        return self._wire.send(Ping(payload))
 
     def close(self) -> bytes:
         """A close frame: going away. Nothing where the connection is not open or closing already."""
@@ -126,8 +127,8 @@ class WebSocketClient:
                 return None
             case Ping():
                 return Alive(self._wire.send(event.response()))
-            case Pong():
-                return Alive()
+            case Pong(payload=payload):
+                return Alive(pong=bytes(payload))
             case CloseConnection(reason=reason) if self._wire.state is ConnectionState.OPEN:
                 # wsproto's way of saying that a frame breaks the rules: the peer has not closed anything.
                 raise ProtocolError(f"the server breaks the WebSocket protocol: {safe_label(str(reason))}")

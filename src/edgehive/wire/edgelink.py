@@ -7,10 +7,10 @@ follows after about a jittered second, and what was not answered is sent again.
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError
@@ -18,6 +18,9 @@ from edgehive.wire import classify as cls
 from edgehive.wire.message import KEEPALIVE, MAX_FRAME, Message, Stamp, decode_message, encode_message
 from edgehive.wire.outbox import Entry, Outbox, Settled
 from edgehive.wire.resource import KEEPALIVE_RESOURCE
+
+if TYPE_CHECKING:  # edgecore without MQTT does not load it
+    from edgehive.wire.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,9 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class SendPing:
-    """Send a WebSocket ping now."""
+    """Send a WebSocket ping with this payload now, behind every frame that was handed out before."""
+
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ LinkEvent = (
 _MAX_URGENT: Final = 10_000
 """ACKs waiting for a socket that takes nothing; beyond that the link is given up."""
 _DIAL_GRACE: Final = 5.0
+_PROOF: Final = 8  # bytes
 
 
 class _State(Enum):
@@ -172,6 +178,10 @@ class EdgeLink:
         self._options = options or LinkOptions()
         self._stamp = stamp
         self.outbox: Final = outbox
+        self.uploads: Uploads | None = None
+        """Messages that nobody answers, where this edge has such."""
+        self._asked = 0
+        """The last upload that a ping on its way would prove."""
         self._state = _State.WAITING
         self._backoff = Backoff(
             initial=self._options.reconnect,
@@ -230,9 +240,17 @@ class EdgeLink:
         self._backoff.reset()
         self._next_dial = now
 
-    def receive_pong(self, now: float) -> None:
-        """Any sign of life that is not a message."""
+    def receive_pong(self, now: float, payload: bytes = b"") -> None:
+        """Any sign of life that is not a message; `payload` is that of a pong."""
         self._heard = now
+        if self.uploads is None or len(payload) != _PROOF or self._state is not _State.UP:
+            return
+        proven = int.from_bytes(payload, "big")
+        if proven <= self._asked:
+            self.uploads.proven(proven)
+        if proven == self._asked:
+            self._asked = 0
+            self._ask_for_proof()
 
     # Messages
 
@@ -289,6 +307,15 @@ class EdgeLink:
         self._once.append(message)
         return room
 
+    def send_uploads(self, messages: Sequence[Message]) -> None:
+        """Keep messages that nobody answers; each is sent, in order, until it is known to have arrived.
+
+        Raises:
+            StorageError: they could not be kept, none of them.
+        """
+        assert self.uploads is not None, "this link was made without uploads"
+        self.uploads.put(messages)
+
     def send_ack(self, message: Message, now: float) -> None:
         """Acknowledge `message` (dropped when the link is down: the cloud sends again)."""
         message_id, timestamp = self._stamp()
@@ -339,7 +366,16 @@ class EdgeLink:
         kept = self.outbox.deadline()
         if kept is not None:
             times.append(kept)
-        if self._requests or self._once or self.outbox.wants_to_send():
+        uploads = self.uploads
+        if uploads is not None and (retry := uploads.retry_at()) is not None:
+            times.append(retry)
+            uploads = None
+        if (
+            self._requests
+            or self._once
+            or self.outbox.wants_to_send()
+            or (uploads is not None and uploads.wants_to_send(0.0))
+        ):
             times.append(self._bucket.next_at())
         return min(times)
 
@@ -351,12 +387,13 @@ class EdgeLink:
         room = min(limit - len(frames), self._bucket.available(now))
         spent = 0
         while spent < room:
-            message = self._next_message(now)
-            if message is None:
+            frame = self._next_frame(now)
+            if frame is None:
                 break
-            frames.append(encode_message(message))
+            frames.append(frame)
             spent += 1
         self._bucket.spend(spent)
+        self._ask_for_proof()
         return frames
 
     def events(self) -> list[LinkEvent]:
@@ -374,22 +411,38 @@ class EdgeLink:
         elif message.group != cls.USER_GROUP:
             self._events.append(Incoming(message))
 
-    def _next_message(self, now: float) -> Message | None:
-        """Take turns between requests, kept messages and the rest, so that none of them starves."""
-        for _ in range(3):
-            self._turn = (self._turn + 1) % 3
+    def _next_frame(self, now: float) -> bytes | None:
+        """Take turns between requests, kept messages, uploads and the rest, so that none of them starves."""
+        for _ in range(4):
+            self._turn = (self._turn + 1) % 4
             if self._turn == 0 and self._once:
-                return self._once.popleft()
+                return encode_message(self._once.popleft())
             if self._turn == 1:
                 while self._requests:
                     request = self._requests.popleft()
                     if request.id in self._pending:
-                        return request
+                        return encode_message(request)
             elif self._turn == 2:
                 kept = self.outbox.take(now, 1)
                 if kept:
-                    return kept[0]
+                    return encode_message(kept[0])
+            elif self._turn == 3 and self.uploads is not None:
+                upload = self.uploads.take(now)
+                if upload is not None:
+                    return upload
         return None
+
+    def _ask_for_proof(self) -> None:
+        """Have a ping follow the uploads that were handed out; one such ping is on its way at a time."""
+        if self.uploads is not None and not self._asked and self.uploads.unproven:
+            self._events.append(SendPing(self._proof()))
+
+    def _proof(self) -> bytes:
+        """What a ping says. A peer may answer the newest ping alone, so each of them asks for everything so far."""
+        if self.uploads is None or not self.uploads.unproven:
+            return b""
+        self._asked = self.uploads.sent
+        return self._asked.to_bytes(_PROOF, "big")
 
     def _watch(self, now: float) -> None:
         """Keepalive, ping and the end of patience."""
@@ -404,7 +457,7 @@ class EdgeLink:
             self._keepalive(now)
         if now >= max(self._heard, self._pinged) + self._options.ping:
             self._pinged = now
-            self._events.append(SendPing())
+            self._events.append(SendPing(self._proof()))
 
     def _keepalive(self, now: float) -> None:
         message_id, timestamp = self._stamp()
@@ -430,4 +483,7 @@ class EdgeLink:
             self._events.append(RequestFailed(request_id, "connection lost between EdgeCore and CloudCore"))
         self._pending.clear()
         self.outbox.link_lost()
+        self._asked = 0
+        if self.uploads is not None:
+            self.uploads.link_lost()
         self._events.append(Disconnected(reason))
