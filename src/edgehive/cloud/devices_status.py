@@ -200,7 +200,7 @@ def _side(value: TwinValue | None) -> dict[str, Any]:
         metadata["type"] = value.type
     if value.version:
         metadata["version"] = str(value.version)
-    return {"value": value.value, "metadata": metadata}
+    return {"value": value.value, **({"metadata": metadata} if metadata else {})}
 
 
 def owner_reference(key: Key, uid: str) -> dict[str, Any]:

@@ -390,7 +390,9 @@ class CloudNode:
         if isinstance(first, Missing):
             return not parse_version(known.version)  # what is there already goes on without it
         record = self._records.get(SyncKey(self.node, first.namespace, first.uid))
-        return record is None or self._owes(record.key) or not parse_version(record.version)
+        if record is None or self._owes(record.key) or not parse_version(record.version):
+            return True
+        return self.session is not None and self.session.pool.has_left(name_of_object(first), first.uid)
 
     def _send_delete(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
         waited = self._waiting.pop(record.key, None)

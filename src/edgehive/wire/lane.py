@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.resource import DEVICE, DEVICE_MODEL, POD
+from edgehive.wire.resource import DEVICE, DEVICE_MODEL, POD, find_resource
 
 _ANSWERS = 16
 """Answers about one object that wait for their turn; more is a peer that asks in a loop, and the oldest goes."""
@@ -72,6 +72,12 @@ class Lane:
         """Nothing waits and nothing is in flight."""
         return self.flight is None and not self.queue
 
+    @property
+    def left(self) -> bool:
+        """The object was taken away, and may come back in the same version once that is acknowledged."""
+        target = find_resource(self.key) if self.gone else None
+        return target is not None and target.type in _MOVABLE
+
     def offer(self, message: Outbound) -> Verdict:
         """Fit `message` in, or refuse it."""
         if not self.uid and not self.version and not self.gone:
@@ -82,18 +88,13 @@ class Lane:
         if message.is_delete:
             return self._offer_delete(message)
         if self.gone:
-            if not self._returns(message):
+            if not (self.left and self.acked_gone) or message.is_response:
                 return Verdict.DONE if self.acked_gone else Verdict.STALE
             self.gone = self.acked_gone = False
             self.version = self.answered = self.acked = 0
         if message.is_response:
             return self._offer_response(message)
         return self._offer_update(message)
-
-    def _returns(self, message: Outbound) -> bool:
-        target = message.resource
-        movable = target is not None and target.type in _MOVABLE
-        return movable and self.acked_gone and not message.is_response
 
     def acknowledge(self, message: Outbound) -> None:
         """Note that `message` has been acknowledged."""

@@ -219,7 +219,12 @@ class NodeMessagePool:
     def mark(self, resource: str, uid: str) -> int:
         """The newest version of the object that this session was given as an update or has acknowledged; 0: none."""
         lane = self._lanes.get(resource)
-        return lane.version if lane is not None and lane.uid == uid else 0
+        return lane.version if lane is not None and lane.uid == uid and not lane.left else 0
+
+    def has_left(self, resource: str, uid: str) -> bool:
+        """Whether the object has been taken from the node in this session, and not come back."""
+        lane = self._lanes.get(resource)
+        return lane is not None and lane.uid == uid and lane.left
 
     def trace(self, resource: str) -> LaneTrace | None:
         """Where an object stands; ``None`` if this session was never given it."""
