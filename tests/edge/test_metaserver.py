@@ -9,7 +9,7 @@ import pytest
 
 from edgehive.edge.config import EdgeCoreConfig, MetaManager, Modules
 from edgehive.edge.config import MetaServer as MetaServerConfig
-from edgehive.edge.metaserver import check_config
+from edgehive.edge.metaserver_listen import Listening, check_config
 from edgehive.kit.errors import UserError
 from edgehive.kube.refs import CONFIGMAPS, GVR
 from tests.support.metaserver_lab import DEFAULT, until, with_lab
@@ -126,7 +126,7 @@ async def test_writes_are_the_cloud_s_and_refused_without_it(lab):
 async def test_what_names_nothing_is_refused_and_unknown_kinds_are_404(lab):
     for path in ("/api/v1/namespaces/..%2fx/pods", f"{MAPS}/%2e%2e", f"{MAPS}/a%2fb", "/api/v1/nodes/a%25b"):
         url = await lab.url()
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(head.encode())
         assert (await reader.read()).split()[1] == b"400"
@@ -134,6 +134,9 @@ async def test_what_names_nothing_is_refused_and_unknown_kinds_are_404(lab):
     assert (await lab.ask("/apis/none.example.com/v1/things"))[0] == 404
     assert (await lab.ask("/api/v1/nothings"))[0] == 404
     assert (await lab.ask(MAPS, Origin="http://evil.example"))[0] == 403
+    assert (await lab.ask(MAPS, Host="evil.example:10550"))[0] == 403
+    assert (await lab.ask(MAPS, Host="127.evil.example"))[0] == 403
+    assert (await lab.ask("/version", Host="localhost"))[0] == 200
     assert (await lab.ask(MAPS, "POST", {"x": "y" * (4 << 20)}))[0] == 413
 
 
@@ -177,11 +180,21 @@ def config(server="127.0.0.1:10550", **gates):
     return EdgeCoreConfig(modules=Modules(meta_manager=meta), feature_gates=gates)
 
 
-def test_only_loopback_is_served_and_the_gate_is_refused():
-    assert check_config(config()) == ("127.0.0.1", 10550)
-    for wrong in (config("0.0.0.0:10550"), config("169.254.30.10:10550"), config(requireAuthorization=True)):
+def test_only_loopback_is_served_without_the_gate():
+    assert check_config(config()) == Listening((("127.0.0.1", 10550),))
+    assert check_config(config()).for_pods == ("", "")
+    for wrong in ("0.0.0.0:10550", "169.254.30.10:10550", "edge.example.com:10550"):
         with pytest.raises(UserError):
-            check_config(wrong)
+            check_config(config(wrong))
+
+
+def test_with_the_gate_pods_are_told_the_dummy_address():
+    found = check_config(config(requireAuthorization=True))
+    assert found.secure
+    assert found.addresses == (("127.0.0.1", 10550), ("169.254.30.10", 10550))
+    assert found.for_pods == ("169.254.30.10", "10550")
+    with pytest.raises(UserError, match="address"):
+        check_config(config("edge.example.com:10550", requireAuthorization=True))
 
 
 @with_lab

@@ -18,6 +18,7 @@ from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.cloud.dynamic import DynamicController
 from edgehive.cloud.dynamic_watch import Watches
 from edgehive.edge.metaserver import MetaServer
+from edgehive.edge.metaserver_listen import Listening
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.api import WriteOptions
@@ -123,7 +124,7 @@ class Lab:
         self.link.callbacks.clear()
         self.store = EdgeStore(self.path / "edge.db")
         self.server = MetaServer(
-            address=("127.0.0.1", self.port),
+            listening=Listening((("127.0.0.1", self.port),)),
             node="edge-1",
             store=self.store,
             link=self.link,

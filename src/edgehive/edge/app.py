@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,7 @@ class EdgeCore:
         self._node = self._edged.hostname_override
         self._identity: Identity | None = None
         self._gauges: dict[str, Callable[[], float]] = {}
+        self._api_for_pods = ("", "")
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -166,18 +168,17 @@ class EdgeCore:
 
     def _metaserver(self, store: EdgeStore, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> Service:
         """The local Kubernetes API; not even imported where it is off."""
-        from edgehive.edge.metaserver import MetaServer, check_config
+        from edgehive.edge.app_metaserver import build_metaserver
 
-        server = MetaServer(
-            address=check_config(self._config),
-            node=self._node,
+        server, self._api_for_pods = build_metaserver(
+            self._config,
             store=store,
-            link=hub,
-            stamp=stamp,
+            hub=hub,
+            meta=meta,
             runtime=runtime if self._edged.enable else None,
-            pod=meta.pod,
+            stamp=stamp,
+            rng=_random,
         )
-        meta.attach(server)
         return Service("metaserver", server.run)
 
     def _device_services(self, store: EdgeStore, hub: EdgeHub, hive: Hive[Message]) -> list[Service]:
@@ -272,6 +273,7 @@ class EdgeCore:
         agent = self._agent(hub, meta, runtime)
         machine = agent.machine
         cgroups = self._cgroups(machine)
+        api = self._api_for_pods
         pods = PodManager(
             runtime=runtime,
             meta=meta,
@@ -281,7 +283,9 @@ class EdgeCore:
                 cpu=float(machine.cores),
                 memory=machine.memory,
             ),
-            settings=pod_settings(self._edged, cgroups.rules),
+            settings=replace(
+                pod_settings(self._edged, cgroups.rules), service_host=api[0], service_port=api[1]
+            ),
             levels=self._probe().levels,
             cgroups=cgroups,
         )

@@ -134,6 +134,10 @@ class MetaServer(Section, frozen=True):
     )
     api_audiences: list[str] = []
     service_account_key_files: list[str] = []
+    certificate_directory: str = "/etc/kubeedge/pki/metaserver"
+    """edgehive's own key: where the certificate for ``requireAuthorization`` is kept; KubeEdge's place by default."""
+    dummy_interface: bool = True
+    """edgehive's own key: whether the interface of `dummy_server` may be made, with ``requireAuthorization``."""
 
 
 class MetaManager(Section, frozen=True):

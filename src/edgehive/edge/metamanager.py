@@ -331,6 +331,10 @@ class MetaManager:
 
     # towards the cloud
 
+    async def ask_object(self, operation: str, resource: str, content: bytes) -> Reply:
+        """Ask the cloud for an object of any kind, or hand one in; its answer is kept like any other."""
+        return await self._ask(self._message(operation, resource, content))
+
     def _message(self, operation: str, resource: str, content: bytes) -> Message:
         new_id, timestamp = self._stamp()
         return Message(

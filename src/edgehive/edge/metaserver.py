@@ -5,20 +5,18 @@ comes with the first request.
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgehive.aio.http import HttpServer, Request, Response
-from edgehive.edge.config import EdgeCoreConfig
-from edgehive.edge.config_load import split_address
+from edgehive.edge.metaserver_listen import Listening
 from edgehive.edge.metaserver_store import Replica
 from edgehive.edge.metaserver_sync import Follower, Link, Scope
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
-from edgehive.kit.errors import Transient, UserError
+from edgehive.kit.errors import Transient
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import GVR
@@ -29,11 +27,12 @@ from edgehive.wire.kinds import kind_to_resource
 from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp, content_data
 
 if TYPE_CHECKING:
+    from edgehive.edge.metaserver_auth import Gate
+    from edgehive.edge.metaserver_certificate import ServingCertificate
     from edgehive.edge.metaserver_face import MetaFace
 
 log = logging.getLogger(__name__)
 
-GATE = "requireAuthorization"
 _EDGED = frozenset(
     {
         res.POD,
@@ -51,46 +50,27 @@ _EDGED = frozenset(
 """Types that other parts of edgecore read in the table ``meta``."""
 
 
-def check_config(config: EdgeCoreConfig) -> tuple[str, int]:
-    """Return where to listen.
-
-    Raises:
-        UserError: that would serve others than this machine, or what is not there is asked for.
-    """
-    key = "modules.metaManager.metaServer"
-    if config.feature_gates.get(GATE):
-        raise UserError(
-            f"featureGates.{GATE}: this MetaServer does not authenticate its clients yet",
-            hint=f"switch {GATE} off; MetaServer then serves this machine alone, over loopback",
-        )
-    host, port = split_address(config.modules.meta_manager.meta_server.server)
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not loopback:
-        raise UserError(
-            f"{key}.server: {host} can be reached by others, and MetaServer asks nobody who he is",
-            hint="use 127.0.0.1",
-        )
-    return host, port
-
-
 class MetaServer:
     """The server; `inject` and `takes` are MetaManager's, `run` is a service."""
 
     def __init__(
         self,
         *,
-        address: tuple[str, int],
+        listening: Listening,
         node: str,
         store: EdgeStore,
         link: Link,
         stamp: Stamp,
         runtime: Runtime | None,
         pod: Callable[[str, str], bytes | None],
+        gate: "Gate | None" = None,
+        certificate: "ServingCertificate | None" = None,
     ) -> None:
-        self._address = address
+        """Take what it needs; `gate` and `certificate` where `listening` is secure."""
+        assert listening.secure == (gate is not None) == (certificate is not None), "all of it or nothing"
+        self._listening = listening
+        self.gate = gate
+        self._certificate = certificate
         self._runtime = runtime
         self._pod = pod
         self._face: MetaFace | None = None
@@ -104,7 +84,7 @@ class MetaServer:
             now=time.monotonic,
             wall=time.time,
         )
-        self.port = address[1]
+        self.port = listening.addresses[0][1]
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -112,16 +92,34 @@ class MetaServer:
         Raises:
             Transient: the address cannot be had now.
         """
-        host, port = self._address
-        server = HttpServer(self.handle, name="metaserver", max_connections=512)
+        certificate = self._certificate
+        server = HttpServer(
+            self.handle,
+            name="metaserver",
+            max_connections=512,
+            tls=certificate.context if certificate is not None else None,
+        )
         try:
-            self.port = await server.listen(host, port)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.follower.run(), name="metaserver-follower")
+                if certificate is not None:
+                    await certificate.ensure()
+                    group.create_task(certificate.run(), name="metaserver-certificate")
+                for number, (host, port) in enumerate(self._listening.addresses):
+                    bound = await self._listen(server, host, port)
+                    self.port = self.port if number else bound
+                group.create_task(server.run(), name="metaserver-http")
+        finally:
+            await server.close()  # if it was not even run
+
+    @staticmethod
+    async def _listen(server: HttpServer, host: str, port: int) -> int:
+        try:
+            bound = await server.listen(host, port)
         except OSError as exc:
             raise Transient(f"MetaServer cannot listen on {host}:{port}: {exc.strerror}") from exc
-        log.info("MetaServer listens on %s:%d", host, self.port)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(server.run(), name="metaserver-http")
-            group.create_task(self.follower.run(), name="metaserver-follower")
+        log.info("MetaServer listens on %s:%d", host, bound)
+        return bound
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises `ApiStatus`."""
@@ -135,7 +133,11 @@ class MetaServer:
 
         extensions = Extensions(runtime=self._runtime, pod=self._pod)
         return MetaFace(
-            follower=self.follower, replica=self.replica, extensions=extensions, now=time.monotonic
+            follower=self.follower,
+            replica=self.replica,
+            extensions=extensions,
+            now=time.monotonic,
+            gate=self.gate,
         )
 
     # what the cloud sends

@@ -7,14 +7,17 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from edgehive.aio.http import Request, Response
 from edgehive.apiserver.context import Call, Selection, User
+from edgehive.apiserver.discovery import REVIEWS
 from edgehive.apiserver.negotiate import JSON, Form, accepted, media_of
 from edgehive.apiserver.negotiate import BodyReader as Bodies
 from edgehive.apiserver.paths import Target, parse_target
 from edgehive.apiserver.render import quoted, respond
 from edgehive.apiserver.resources import Resources, dry_run, not_allowed, selection_of
+from edgehive.apiserver.reviews import Reviews
 from edgehive.edge.metaserver_catalog import Catalog
 from edgehive.edge.metaserver_extend import Extensions
 from edgehive.edge.metaserver_registry import EdgeRegistry, selects
@@ -24,8 +27,13 @@ from edgehive.kit.errors import StorageError, Unreachable
 from edgehive.kube.openapi_protobuf import V2_PROTOBUF, V2_PROTOBUF_ACCEPT
 from edgehive.kube.refs import GVR, is_dns_subdomain
 from edgehive.kube.resources import ResourceInfo
+from edgehive.kube.rules import Attributes
+from edgehive.kube.selectors import FieldSelector
 from edgehive.kube.status import ApiStatus, bad_request, forbidden
 from edgehive.wire.application import is_openapi_part, is_pass_through
+
+if TYPE_CHECKING:
+    from edgehive.edge.metaserver_auth import Gate
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +62,9 @@ class MetaFace:
         replica: Replica,
         extensions: Extensions,
         now: Callable[[], float],
+        gate: "Gate | None" = None,
     ) -> None:
+        self._gate = gate
         self.catalog = Catalog(follower=follower, replica=replica, now=now)
         follower.selects = selects(self.catalog.find)
         self.registry = EdgeRegistry(catalog=self.catalog, replica=replica, follower=follower)
@@ -66,24 +76,49 @@ class MetaFace:
             rng=random.SystemRandom(),
         )
         self._bodies = Bodies()
+        self._reviews = Reviews(authenticator=None, authorizer=gate) if gate is not None else None
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises `ApiStatus`."""
-        if "origin" in request.headers:
-            # A page in a browser on this machine must not reach an API that asks nobody who he is.
-            raise forbidden("requests of web pages are not answered")
+        self._refuse_pages(request)
         target = parse_target(request.raw_path or request.path)
         verb = verb_of(request, target)
         try:
+            user = await self._admitted(request, target, verb)
             if target is None:
                 return await self._document(request, verb)
             _check(target)
             extended = await self._extensions.answer(request, target, verb)
-            return extended if extended is not None else await self._resource(request, target, verb)
+            if extended is not None:
+                return extended
+            return await self._resource(request, target, verb, user)
         except Unreachable as exc:
             raise _offline(verb, exc) from exc
         except StorageError as exc:
             raise ApiStatus(507, "InternalError", f"the local database refused: {exc}") from exc
+
+    def _refuse_pages(self, request: Request) -> None:
+        """A page in a browser on this machine must not reach an API that asks nobody who he is.
+
+        Pages send an ``Origin``; one whose name has just come to mean this machine sends that name as ``Host``.
+
+        Raises:
+            ApiStatus: 403.
+        """
+        if self._gate is None:
+            refused = "origin" in request.headers or not _names_this_machine(request.headers.get("host", ""))
+        else:
+            refused = "origin" in request.headers and "authorization" not in request.headers
+        if refused:
+            raise forbidden("requests of web pages are not answered")
+
+    async def _admitted(self, request: Request, target: Target | None, verb: str) -> User:
+        """Who asks, if he may; raises `ApiStatus`."""
+        if self._gate is None:
+            return _LOCAL
+        user = await self._gate.user(request)
+        self._gate.require(user, action_of(request, target, verb))
+        return user
 
     async def _document(self, request: Request, verb: str) -> Response:
         path = request.path.rstrip("/")
@@ -99,28 +134,31 @@ class MetaFace:
         plain = path in {"/healthz", "/livez", "/readyz"}
         return Response(200, body, dict(_TEXT) if plain else {"content-type": JSON})
 
-    async def _resource(self, request: Request, target: Target, verb: str) -> Response:
+    async def _resource(self, request: Request, target: Target, verb: str, user: User) -> Response:
         gvr = GVR(target.group, target.version, target.resource)
+        review = REVIEWS.get((target.group, target.version), {}).get(target.resource, "")
+        if self._reviews is not None and review.startswith("Self") and not target.name:
+            return await self._resources.review(request, review, user, self._reviews)
         info = await self.catalog.learn(gvr)
         if verb in _READS and info.custom and "as=Table" in request.headers.get("accept", ""):
             await self.catalog.fetch_columns(info)
             info = self.catalog.find(gvr.group, gvr.version, gvr.resource) or info
         if target.subresource not in _OBJECT_PARTS:
-            return await self._subresource(request, target, info, verb)
+            return await self._subresource(request, target, info, verb, user)
         freshness = None
         if verb in _READS and not (verb == "get" and not target.name):
-            call = Call(info, _LOCAL, target.namespace if info.namespaced else "", target.name)
+            call = Call(info, user, target.namespace if info.namespaced else "", target.name)
             selection = Selection() if verb == "get" else selection_of(request, call, watch=verb == "watch")
             freshness = await self.registry.prepare(call, verb, selection)
-        response = await self._resources.answer(request, target, verb, _LOCAL)
+        response = await self._resources.answer(request, target, verb, user)
         return response if freshness is None else shown(response, freshness)
 
-    async def _subresource(self, request: Request, target: Target, info: ResourceInfo, verb: str) -> Response:
+    async def _subresource(
+        self, request: Request, target: Target, info: ResourceInfo, verb: str, user: User
+    ) -> Response:
         if verb not in {"get", "create", "update", "patch"} or not target.name or target.rest:
             raise not_allowed()
-        call = Call(
-            info, _LOCAL, target.namespace if info.namespaced else "", target.name, target.subresource
-        )
+        call = Call(info, user, target.namespace if info.namespaced else "", target.name, target.subresource)
         call.dry_run = dry_run(request)
         call.manager = request.param("fieldManager") or "unknown"
         body = await request.body() if verb == "patch" else b""
@@ -130,6 +168,12 @@ class MetaFace:
             body = msgspec.json.encode(await self._bodies.require(request))
         raw = await self.registry.forward(call, verb, body, media_of(request))
         return respond(raw, Form(), status=201 if verb == "create" else 200)
+
+
+def _names_this_machine(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = name.strip("[]").lower()
+    return name in {"", "localhost", "::1"} or (name.startswith("127.") and name.replace(".", "").isdigit())
 
 
 def _wants_protobuf(request: Request) -> bool:
@@ -149,6 +193,24 @@ def verb_of(request: Request, target: Target | None) -> str:
     if verb == "get" and not target.name:
         return "list"
     return "deletecollection" if verb == "delete" and not target.name else verb
+
+
+def action_of(request: Request, target: Target | None, verb: str) -> Attributes:
+    """What a request wants to do, as rules of RBAC see it; raises `ApiStatus` for a malformed selector."""
+    if target is None:
+        return Attributes(verb, path=request.path)
+    name = target.name
+    if verb in {"list", "watch"} and not name:
+        name = FieldSelector.parse(request.param("fieldSelector")).exact("metadata.name") or ""
+    return Attributes(
+        verb,
+        target.group,
+        target.resource,
+        target.subresource,
+        target.namespace,
+        name,
+        version=target.version,
+    )
 
 
 def _check(target: Target) -> None:

@@ -1,0 +1,71 @@
+"""MetaServer, assembled; what authentication needs is imported only where it is on."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.hub import EdgeHub
+from edgehive.edge.metamanager import MetaManager
+from edgehive.edge.metaserver import MetaServer
+from edgehive.edge.metaserver_listen import check_config, reachable
+from edgehive.edge.runtime import Runtime
+from edgehive.edge.store import EdgeStore
+from edgehive.wire.message import Stamp
+
+
+def build_metaserver(
+    config: EdgeCoreConfig,
+    *,
+    store: EdgeStore,
+    hub: EdgeHub,
+    meta: MetaManager,
+    runtime: Runtime | None,
+    stamp: Stamp,
+    rng: Callable[[], float],
+) -> tuple[MetaServer, tuple[str, str]]:
+    """Return the server, and what pods are told of it: host and port, empty where they cannot use it.
+
+    Raises:
+        UserError: the configuration would serve others without asking who they are, or a key file is missing.
+    """
+    settings = config.modules.meta_manager.meta_server
+    node = config.modules.edged.hostname_override
+    listening = check_config(config)
+    gate = certificate = None
+    if listening.secure:
+        from edgehive.edge.metaserver_auth import AuthSettings, Gate
+        from edgehive.edge.metaserver_certificate import ServingCertificate
+
+        listening = reachable(listening, make_interface=settings.dummy_interface)
+        verify = None
+        if settings.service_account_key_files:
+            from edgehive.edge.metaserver_keys import KeyFiles
+
+            verify = KeyFiles(settings.service_account_key_files).verify
+        auth = AuthSettings(node, settings.service_account_issuers, settings.api_audiences)
+        gate = Gate(settings=auth, store=store, verify=verify, wall=time.time)
+        certificate = ServingCertificate(
+            directory=Path(settings.certificate_directory),
+            node=node,
+            addresses=[host for host, _ in listening.addresses],
+            client_ca_files=[Path(config.modules.edge_hub.tls_ca_file)],
+            cloud=meta,
+            link=hub,
+            stamp=stamp,
+            wall=time.time,
+            rng=rng,
+        )
+    server = MetaServer(
+        listening=listening,
+        node=node,
+        store=store,
+        link=hub,
+        stamp=stamp,
+        runtime=runtime,
+        pod=meta.pod,
+        gate=gate,
+        certificate=certificate,
+    )
+    meta.attach(server)
+    return server, listening.for_pods
