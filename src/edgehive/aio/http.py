@@ -97,8 +97,10 @@ class HttpServer:
                         ssl=self._tls,
                         ssl_handshake_timeout=10.0 if self._tls else None,
                         backlog=512,
+                        start_serving=False,  # so that a cancellation finds it in the list
                     )
                     self._servers.append(server)
+                    await server.start_serving()
                 while True:
                     self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
                     await asyncio.sleep(self._tick)
