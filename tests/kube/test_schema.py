@@ -240,6 +240,16 @@ def test_defaults_of_custom_objects():
     assert third["b"] == {"c": 5}
 
 
+def test_null_in_a_custom_object_means_absent_unless_the_schema_takes_it():
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    kept = {"type": "object", "nullable": True}
+    schema = Schema.from_openapi({"type": "object", "properties": {"free": free, "kept": kept}})
+    obj = {"free": None, "kept": None}
+    schema.apply_defaults(obj)
+    assert obj == {"kept": None}
+    assert not schema.validate(obj)
+
+
 def test_go_patterns():
     assert compile_pattern(r"^[[:alpha:]]+$").search("abc")
     assert not compile_pattern("^a$").search("a\n")

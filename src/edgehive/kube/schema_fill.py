@@ -44,7 +44,8 @@ def _fill_object(shape: Schema, value: dict[str, Any]) -> None:
 
 
 def _fill_absent(shape: Schema, value: dict[str, Any], key: str, sub: Schema) -> None:
-    if key in value and (shape.decoded or (sub.has_default and not sub.nullable)):
+    # KubeEdge's own cloudcore counts on it: it creates a DeviceStatus with null extensions.
+    if key in value and (shape.decoded or not (sub.nullable or sub.resolve().nullable)):
         if sub.resolve().type == ANY_VALUE and shape.decoded and sub.preserve_unknown:
             return
         del value[key]
