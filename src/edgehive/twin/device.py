@@ -130,19 +130,32 @@ def update(device: Device, changes: Mapping[str, Change | None], now: int) -> Ou
         Refusal: a value is missing or of the wrong type; nothing was changed.
     """
     outcome = Outcome()
-    for key, change in changes.items():
-        twin = device.twins.get(key)
-        if change is None:
-            if twin is not None:
-                _delete(outcome, key, twin)
-        elif twin is None:
-            _add(outcome, key, change, now)
-        else:
-            _change(outcome, key, twin, change, now)
+    try:
+        for key, change in changes.items():
+            twin = device.twins.get(key)
+            if change is None:
+                if twin is not None:
+                    _delete(outcome, key, twin)
+            elif twin is None:
+                _add(outcome, key, change, now)
+            else:
+                _change(outcome, key, twin, change, now)
+    except Refusal:
+        _drop_empty(device)
+        raise
     if len(device.twins) + sum(key not in device.twins for key in outcome.saved) > MAX_TWINS:
         raise Refusal(BAD_REQUEST, f"a device can have at most {MAX_TWINS} twins")
     device.twins.update(outcome.saved)
     return outcome
+
+
+def _drop_empty(device: Device) -> None:
+    """What clients see after KubeEdge has refused a request: it reads the device anew, and empty values are gone."""
+    for key, twin in device.twins.items():
+        expected = twin.expected if twin.expected and twin.expected.value else None
+        actual = twin.actual if twin.actual and twin.actual.value else None
+        if expected is not twin.expected or actual is not twin.actual:
+            device.twins[key] = replace(twin, expected=expected, actual=actual)
 
 
 def sync(device: Device, changes: Mapping[str, Change | None], now: int) -> Outcome:
@@ -282,8 +295,8 @@ def _gone(
         twin.actual if actual_version is None else _EMPTY,
         twin.optional,
         _DELETED,
-        expected_version or twin.expected_version or _ZERO,
-        actual_version or twin.actual_version or _ZERO,
+        expected_version or twin.expected_version,
+        actual_version or twin.actual_version,
         twin.desired,
     )
     outcome.document[key] = TwinDoc(twin.shown(), None)
