@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from edgehive.cli.notify import Notifier, parse_notification
 from edgehive.cli.up import check_free
-from edgehive.cli.up_configs import cloudcore_config, edgecore_config, to_yaml, write_private
+from edgehive.cli.up_configs import (
+    cloudcore_config,
+    dmi_directory,
+    edgecore_config,
+    make_private,
+    to_yaml,
+    write_private,
+)
 from edgehive.cli.up_layout import Layout, Ports, PortUse, default_data_dir, node_names
 from edgehive.cli.up_lock import (
     ProcessId,
@@ -104,6 +111,28 @@ class TestConfigs:
         assert loaded.warnings == ()
         assert loaded.config.modules.edged.hostname_override == "edge-2"
         assert loaded.config.modules.edged.tailored_kubelet_config.read_only_port == 20110
+
+    def test_sockets_of_devices_have_a_usable_path_of_their_own(self, layout, tmp_path):
+        deep = Layout(tmp_path / ("x" * 100))
+        for where, node in ((layout, "edge-1"), (deep, "edge-1"), (deep, "edge-2"), (layout, "n" * 240)):
+            data = edgecore_config(where, Ports(6443, 20000), node, 0, runtime_endpoint="process:///x")
+            directory = data["modules"]["deviceTwin"]["dmiSockPath"]
+            assert len(os.fsencode(directory)) <= 80
+            assert directory == str(dmi_directory(where, node))
+        assert dmi_directory(Layout(Path("/d")), "edge-1") == Path("/d/edge/edge-1/dmi")
+        assert dmi_directory(deep, "edge-1") != dmi_directory(deep, "edge-2")
+
+    def test_a_directory_that_others_can_write_is_not_used(self, tmp_path):
+        made = tmp_path / "a" / "b"
+        make_private(made)
+        make_private(made)
+        assert made.stat().st_mode & 0o777 == 0o700
+        made.chmod(0o777)
+        (tmp_path / "link").symlink_to(tmp_path)
+        (tmp_path / "file").touch()
+        for bad in (made, tmp_path / "link", tmp_path / "file"):
+            with pytest.raises(UserError, match="cannot be used"):
+                make_private(bad)
 
     def test_private_files_are_private_and_whole(self, tmp_path):
         path = tmp_path / "secret"

@@ -104,7 +104,7 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
     from edgehive.kit.errors import ProtocolError, UserError
     from edgehive.wire import application, message, objectsync, resource, token
     from edgehive.wire.outbound import Outbound
-    from tests.fuzz import dmi_targets, mqtt_targets
+    from tests.fuzz import dmi_targets, mqtt_targets, twin_targets
 
     dmi = dmi_targets.examples()
     frame = (
@@ -147,6 +147,7 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
         "dmi-mapper": (dmi_targets.MapperTarget(), (), dmi["mapper"]),
         "dmi-object": (dmi_targets.object_target, (ProtocolError,), dmi["object"]),
         **mqtt_targets.targets(),
+        **twin_targets.targets(),
     }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -200,6 +201,42 @@ def test_a_conflict_is_tried_a_few_times() -> None:
         outbox.handle_timer(now)
     outbox.take(now, 10)
     assert outbox.receive_answer(reply(message, failure(409)), now) is not None
+
+
+def report(device: str = "d", number: int = 1) -> Message:
+    return replace(up("update", f"device/default/{device}/twin/edge_updated", {"n": number}), source="twin")
+
+
+def test_a_device_report_that_is_never_answered_is_given_up_and_what_follows_goes_on() -> None:
+    store = Store()
+    outbox = Outbox(store=store, limits=OutboxLimits(unanswered=3, answer_timeout=10.0, retry=1.0))
+    first, second = report(number=1), report(number=2)
+    outbox.put(first)
+    now, sent = 0.0, []
+    outbox.put(pod := status())
+    given_up = []
+    for _ in range(40):
+        sent += outbox.take(now, 10)
+        if sent.count(first) == 3 and second not in sent and len(outbox) == 2:
+            outbox.put(second)
+        now += 5.0
+        outbox.handle_timer(now)
+        given_up += [entry.message for entry in outbox.given_up()]
+    assert (sent.count(first), sent.count(second)) == (3, 3)
+    assert given_up == [first, second]
+    assert sent.count(pod) > 3, "everything else is repeated for ever"
+    assert [entry.message for entry in store.rows.values()] == [pod]
+    assert outbox.stats.given_up == 2
+
+
+def test_a_lost_link_does_not_count_as_no_answer() -> None:
+    outbox = Outbox(store=Store(), limits=OutboxLimits(unanswered=2, answer_timeout=10.0))
+    outbox.put(report())
+    for now in range(20):
+        assert len(outbox.take(float(now), 1)) == 1
+        outbox.link_lost()
+    assert len(outbox) == 1
+    assert outbox.given_up() == []
 
 
 def test_an_answered_message_the_disk_will_not_forget_stays_behind_nothing_newer() -> None:

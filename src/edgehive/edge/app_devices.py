@@ -68,6 +68,9 @@ def _device_twin(parts: Parts) -> "tuple[DeviceTwin, list[Service]]":
     dmi = Dmi(directory=directory, sink=twin, rows=StoredMappers(parts.store), rng=parts.rng)
     twin.attach(dmi)  # mappers are listened to only when the objects are known
     parts.hive.add(Module("twin", twin.receive, frozenset({TWIN})))
+    parts.gauges.update(twin.gauges())
+    parts.gauges["edgehive_dmi_reports_total"] = lambda: float(dmi.reports)
+    parts.gauges["edgehive_dmi_refused_total"] = lambda: float(dmi.refused)
     return twin, [Service("devicetwin", twin.run), Service("dmi", dmi.run)]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH = 64
+_BATCH = 256
 _QUEUE = 4096
 _QUEUE_BYTES = 8 << 20
 _RETRY_SECONDS = 5.0
@@ -127,6 +127,18 @@ class DeviceTwin:
     def core(self) -> TwinCore:
         """The devices, to be looked at."""
         return self._core
+
+    def gauges(self) -> dict[str, Callable[[], float]]:
+        """What the local metrics page shows."""
+        return {
+            "edgehive_devices": lambda: float(len(self._core)),
+            "edgehive_device_requests_total": lambda: float(self.stats.requests),
+            "edgehive_device_requests_refused_total": lambda: float(self.stats.refused),
+            "edgehive_device_requests_not_stored_total": lambda: float(self.stats.not_stored),
+            "edgehive_device_reports_total": lambda: float(self.stats.reports),
+            "edgehive_device_reports_given_up_total": lambda: float(self.stats.given_up),
+            "edgehive_device_reports_waiting": lambda: float(len(self._reports) + self._reports.unanswered),
+        }
 
     async def run(self) -> None:
         """Work until cancelled; first make up for what happened to the objects while this did not run."""
