@@ -24,6 +24,7 @@ from edgehive.cloud.app import CloudCore  # noqa: E402
 from edgehive.cloud.config import CloudCoreConfig  # noqa: E402
 from edgehive.cloud.config_load import parse_config  # noqa: E402
 from edgehive.kube.refs import SECRETS  # noqa: E402
+from edgehive.wire.held import HOLDINGS_HEADER, holdings_message  # noqa: E402
 from edgehive.wire.message import OK, Message, decode_message, encode_message  # noqa: E402
 
 
@@ -209,12 +210,19 @@ class Lab:
             close_timeout=1,
         )
 
-    async def edge(self, node: str, **kwargs: Any) -> Edge:
+    async def edge(self, node: str, *, holds: Any = None, **kwargs: Any) -> Edge:
+        """Connect; one that is given what it `holds`, as (resource, uid, version), says so first of all."""
+        if holds is not None:
+            kwargs[HOLDINGS_HEADER] = "1"
         socket = await self.dial(node, **kwargs)
         self._stack.push_async_callback(socket.close)
         edge = Edge(node, socket)
         self._readers.append(asyncio.get_running_loop().create_task(_quietly(edge.read())))
         await edge.keepalive()
+        if holds is not None:
+            assert socket.response is not None
+            assert socket.response.headers[HOLDINGS_HEADER] == "1"
+            await edge.send(holdings_message(holds, stamp=lambda: (str(uuid.uuid4()), 1)))
         return edge
 
 

@@ -16,7 +16,7 @@ async def test_three_hundred_at_once_are_let_in_eight_by_eight(cluster: Any) -> 
     lab = cluster.lab
     lab.stop_cloud()
     lab.hub = {"keepaliveInterval": 2}
-    lab.edgehive = {"admission": {"parallel": 8}}
+    lab.edgehive = {**lab.edgehive, "admission": {"parallel": 8}}
     await lab.start_cloud()
     names = [f"herd-{i:03d}" for i in range(HERD)]
     certificates = cluster.certificates()
@@ -45,7 +45,7 @@ async def test_three_hundred_at_once_are_let_in_eight_by_eight(cluster: Any) -> 
 async def test_who_says_nothing_holds_up_nobody(cluster: Any) -> None:
     lab = cluster.lab
     lab.stop_cloud()
-    lab.edgehive = {"admission": {"parallel": 2}}
+    lab.edgehive = {**lab.edgehive, "admission": {"parallel": 2}}
     await lab.start_cloud()
     silent = [await asyncio.open_connection("127.0.0.1", lab.ws) for _ in range(10)]
     async with await cluster.fleet() as fleet:

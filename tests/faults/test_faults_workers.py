@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     async with Lab(tmp_path / "lab", workers=2) as made:
+        made.edgehive = {"delivery": {"recordRate": 0}}
         await made.start_cloud()
         yield made
 

@@ -10,6 +10,8 @@ from sim_edge import Edge
 from edgehive.kit.errors import StorageError
 from edgehive.wire import rows
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown
+from edgehive.wire.desired import name_of_record
+from edgehive.wire.held import Held
 from edgehive.wire.message import DELETE, Message
 from edgehive.wire.objectsync import SyncRecord
 from edgehive.wire.outbound import Outbound
@@ -98,6 +100,20 @@ class RecordBeforeAck(Cloud):
     node_class = _Eager
 
 
+class _Deaf(CloudNode):
+    """Goes by its records, whatever the edge says that it holds."""
+
+    def receive_holdings(self, held: Held, now: float) -> None:
+        objects = {
+            name_of_record(r): (r.key.uid, r.version or "0") for r in self._world.records(self.node) or ()
+        }
+        super().receive_holdings(Held(objects), now)
+
+
+class HoldingsIgnored(Cloud):
+    node_class = _Deaf
+
+
 class _LeakyStore:
     """Keeps nothing."""
 
@@ -140,4 +156,4 @@ EDGE_BUGS = (
     OutboxInMemory,
     AnswerForgotten,
 )
-CLOUD_BUGS = (DeleteForgottenInCloud, RecordAfterSend, RecordBeforeAck)
+CLOUD_BUGS = (DeleteForgottenInCloud, RecordAfterSend, RecordBeforeAck, HoldingsIgnored)

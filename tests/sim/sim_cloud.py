@@ -18,7 +18,7 @@ from edgehive.wire.objectsync import CreateSync, DeleteSync, SyncKey, SyncRecord
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits
 from edgehive.wire.resource import find_resource
-from edgehive.wire.session import NodeSession, Upstream
+from edgehive.wire.session import NodeSession, Told, Upstream
 
 LIMITS = PoolLimits(window=4, objects=12, unacked=8)
 
@@ -53,7 +53,7 @@ class Cloud(Process):
     def boot(self) -> None:
         self.peers = []
         self.nodes = {}
-        self.writer = SyncWriter(retry_max=2.0)
+        self.writer = SyncWriter(retry_max=2.0, rate=self.sim.rng.choice((0.2, 2.0, 0.0)))
         self.objects = {}
         self.syncs = {}
         self.synced = False
@@ -180,10 +180,10 @@ class Cloud(Process):
 
     # Connections
 
-    def accept(self, wire: Wire, node: str) -> None:
+    def accept(self, wire: Wire, node: str, *, tells: bool) -> None:
         """A node has connected."""
         now = self.sim.now
-        session = NodeSession(node=node, now=now, stamp=self.sim.stamp, limits=LIMITS)
+        session = NodeSession(node=node, now=now, stamp=self.sim.stamp, limits=LIMITS, tells=tells)
         peer = Peer(wire, session)
         self.peers.append(peer)
         wire.ends[1].receive = lambda frame: self.step(partial(self.receive, peer, frame))
@@ -279,6 +279,8 @@ class Cloud(Process):
         now = self.sim.now
         if isinstance(event, Delivered | GivenUp):
             node.receive(event, now)
+        elif isinstance(event, Told):
+            node.receive_holdings(event.held, now)
         elif isinstance(event, Upstream):
             self.upstream(peer, node, event.message)
 

@@ -22,6 +22,7 @@ from edgehive.wire.edgelink import (
     RequestFailed,
     SendPing,
 )
+from edgehive.wire.held import holding, holdings_message
 from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, Message
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.outbox import Entry, Outbox, OutboxLimits
@@ -108,6 +109,7 @@ class Edge(Process):
         self.disk.guarded = not go
         self.dial = dial
         self.go = go
+        self.tells = not go
         self.accepted: dict[str, int] = {}  # pod uid -> newest status that was accepted
         self.counter: dict[str, int] = {}
         self.wire: Wire | None = None
@@ -224,8 +226,18 @@ class Edge(Process):
                 self.request(INSERT, request.resource)  # registering goes on until it has been answered
         elif isinstance(event, Connected):
             self.sim.note(self.name, "link up")
+            if self.tells:
+                self.tell()
             if not self.registered:
                 self.request(INSERT, f"null/node/{self.name}")
+
+    def tell(self) -> None:
+        """Say what is here, first of all."""
+        held = (
+            holding(row.key, uid, str(v)) for row in self.disk.rows.values() for uid, v in [ids(row.value)]
+        )
+        message = holdings_message([h for h in held if h is not None], stamp=self.sim.stamp)
+        self.link.send_now(message, self.sim.now)
 
     def connect(self) -> None:
         wire = self.dial(self.name)

@@ -90,11 +90,11 @@ class World:
         cloud.arriving.append(wire)
         return wire
 
-    @staticmethod
-    def accept(cloud: Cloud, wire: Wire, node: str) -> None:
+    def accept(self, cloud: Cloud, wire: Wire, node: str) -> None:
         cloud.arriving.remove(wire)
         if wire.open:
-            cloud.accept(wire, node)
+            tells = next(edge.tells for edge in self.edges if edge.name == node)
+            cloud.accept(wire, node, tells=tells)
 
     def user(self) -> None:
         """People change things."""
@@ -124,7 +124,14 @@ class World:
         if self.sim.chaos is CALM:
             return
         rng = self.sim.rng
-        match rng.randint(0, 6):
+        match rng.randint(0, 7):
+            case 7:
+                edge = rng.choice(self.edges)
+                if edge.alive and edge.tells:
+                    edge.die()
+                    self.sim.note("fate", "the database of %s is lost, nobody joins again", edge.name)
+                    edge.disk.wipe()
+                    edge.accepted.clear()
             case 0:
                 self.sim.note("fate", "the API server goes away")
                 self.api.down = True
@@ -187,11 +194,17 @@ class World:
             stored = self.api.objects.get((record.kind, record.object_name))
             if stored is None or stored.cached.uid != record.key.uid:
                 problems.append(f"record {record.key.name} of a deleted object is left")
-            elif parse_version(record.version) != parse_version(stored.cached.version):
+            elif self._is_behind(record, parse_version(stored.cached.version)):
                 problems.append(
                     f"record {record.key.name} at {record.version}, object at {stored.cached.version}"
                 )
         return problems
+
+    def _is_behind(self, record: SyncRecord, version: int) -> bool:
+        """Whether a record says something else than it must: of an edge that tells what it holds, it may lag."""
+        edge = next(edge for edge in self.edges if edge.name == record.key.node)
+        recorded = parse_version(record.version)
+        return recorded > version or not record.version or (recorded < version and not edge.tells)
 
     def _edge_problems(self, edge: Edge) -> list[str]:
         problems = []

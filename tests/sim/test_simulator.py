@@ -55,7 +55,7 @@ def test_a_failing_seed_explains_itself() -> None:
 def test_the_runs_are_not_idle() -> None:
     """Crashes, cuts, resends and recoveries do happen in them."""
     seen = ""
-    for seed in range(12):
+    for seed in range(24):
         world = World(plan_of(seed), tracing=True)
         world.run()
         seen += "\n".join(world.sim.trace)
@@ -67,6 +67,8 @@ def test_the_runs_are_not_idle() -> None:
         "list again",
         "dies at",
         "reinstalled",
+        "nobody joins again",
+        '"holdings"',
         '"delete"',
         "link down",
     ):

@@ -273,7 +273,7 @@ class CloudParts:
             requested=self.requested,
             devices=view,
         )
-        self.writer = SyncWriter(interval=own.delivery.record_interval)
+        self.writer = SyncWriter(interval=own.delivery.record_interval, rate=own.delivery.record_rate)
         self.sync = SyncController(
             api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes
         )

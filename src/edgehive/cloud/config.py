@@ -162,6 +162,8 @@ class Delivery(Section, frozen=True):
     """Seconds between safety passes that compare a node's records with the cluster."""
     record_interval: Seconds = 0.5
     """Seconds over which acknowledgements are gathered before they are recorded."""
+    record_rate: Annotated[float, Meta(ge=0)] = 20.0
+    """Versions a second that are recorded of nodes that say themselves what they hold; 0: all, as of Go edges."""
 
 
 class Admission(Section, frozen=True):

@@ -30,12 +30,13 @@ from edgehive.wire.endpoint import (
     Subject,
     check_upgrade,
 )
+from edgehive.wire.held import HOLDINGS_HEADER
 from edgehive.wire.message import MAX_FRAME
 from edgehive.wire.refusal import Refused
 
 log = logging.getLogger(__name__)
 
-_HEADERS: Final = (NODE_HEADER, PROJECT_HEADER, USE_HEADER)
+_HEADERS: Final = (NODE_HEADER, PROJECT_HEADER, USE_HEADER, HOLDINGS_HEADER)
 _CLOSE_TIMEOUT = 2.0
 
 
@@ -121,6 +122,7 @@ class CloudHub:
         server: Server = serve(
             self._serve,
             process_request=self._check,
+            process_response=self._invite,
             ping_interval=None,
             open_timeout=HANDSHAKE_TIMEOUT,
             server_header=None,
@@ -176,6 +178,13 @@ class CloudHub:
         return None
 
     @staticmethod
+    def _invite(connection: ServerConnection, _request: Request, response: Response) -> None:
+        """Tell an edge that can say what it holds that we want to hear it."""
+        assert isinstance(connection, HubConnection)
+        if connection.hello is not None and connection.hello.tells:
+            response.headers[HOLDINGS_HEADER] = "1"
+
+    @staticmethod
     def _slim(connection: ServerConnection) -> None:
         """Drop what the library keeps of the handshake: some kilobytes for each of thousands of nodes."""
         for part in (connection.request, connection.response):
@@ -185,7 +194,10 @@ class CloudHub:
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, HubConnection)
         assert connection.hello is not None, "checked before the 101"
-        link = self._nodes.connect(node=connection.hello.node, socket=connection, remote=_remote(connection))
+        hello = connection.hello
+        link = self._nodes.connect(
+            node=hello.node, socket=connection, remote=_remote(connection), tells=hello.tells
+        )
         self._slim(connection)
         connection.leave_gate()
         reason = "shutting down"

@@ -32,6 +32,7 @@ from edgehive.wire.session import (
     NodeSession,
     SessionEvent,
     TaskReport,
+    Told,
     Upload,
     Upstream,
     VolumeReply,
@@ -174,8 +175,11 @@ class NodeTable:
         entry = self._entries.get(node)
         return entry.link.session if entry is not None and entry.link is not None else None
 
-    def connect(self, *, node: str, socket: Socket, remote: str) -> NodeLink:
-        """A node has connected: the connection becomes its current one, whatever it had before is dropped."""
+    def connect(self, *, node: str, socket: Socket, remote: str, tells: bool = False) -> NodeLink:
+        """A node has connected: the connection becomes its current one, whatever it had before is dropped.
+
+        `tells`: it says first of all what it holds.
+        """
         now = self._now()
         session = NodeSession(
             node=node,
@@ -183,6 +187,7 @@ class NodeTable:
             stamp=self._stamp,
             keepalive=self._settings.keepalive,
             limits=self._settings.limits,
+            tells=tells,
         )
         upstream: KeyedQueue[Message] = KeyedQueue(
             start=self._start,
@@ -386,6 +391,8 @@ class NodeTable:
         match event:
             case Keepalive():
                 pass
+            case Told(held):
+                entry.core.receive_holdings(held, self._now())
             case Delivered():
                 self.stats.note_latency(event.latency)
                 entry.core.receive(event, self._now())

@@ -19,6 +19,7 @@ from edgehive.edge.fleet_node import FleetNode, FleetStats, Observer, Samples
 from edgehive.edge.link_ws import Alive, Closing, Opened, Received, WebSocketClient
 from edgehive.kit.errors import EdgehiveError
 from edgehive.wire.endpoint import DEFAULT_PROJECT, upgrade_headers, upgrade_path
+from edgehive.wire.held import HOLDINGS_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class FleetSettings:
     lease: float = 10.0
     status: float = 0.0
     pod_status: float = 0.0
+    tells: bool = True
+    """Say at each connect what is there, as our edgecore does; the original's does not."""
     redial: tuple[float, float] = (0.5, 1.5)
     """A lost node comes back after a random time between these."""
     dial_timeout: float = 30.0
@@ -74,7 +77,7 @@ class _Socket(asyncio.BufferedProtocol):
         request = self._ws.request(
             host=f"{where.host}:{where.port}",
             path=upgrade_path(DEFAULT_PROJECT, name),
-            headers=upgrade_headers(DEFAULT_PROJECT, name),
+            headers=upgrade_headers(DEFAULT_PROJECT, name, tells=where.tells),
         )
         made.write(request)
 
@@ -91,8 +94,8 @@ class _Socket(asyncio.BufferedProtocol):
                         self._seat.node.receive(data, now)
                     case Alive(reply):
                         self._write(reply)
-                    case Opened():
-                        self._open()
+                    case Opened(headers):
+                        self._open(HOLDINGS_HEADER.lower() in headers)
                     case Closing(_, reply):
                         self._write(reply)
                         self.close()
@@ -119,11 +122,13 @@ class _Socket(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _open(self) -> None:
+    def _open(self, wants_holdings: bool) -> None:
+        if self._opened.done():
+            self.close()  # too late: whoever dialled has given up
+            return
         self.is_open = True
-        if not self._opened.done():
-            self._opened.set_result(None)
-        self._fleet.opened(self._seat, self)
+        self._opened.set_result(None)
+        self._fleet.opened(self._seat, self, wants_holdings)
 
     def _fail(self, exc: Exception) -> None:
         if not self._opened.done():
@@ -254,12 +259,12 @@ class Fleet:
 
     # -- called by the sockets
 
-    def opened(self, seat: _Seat, socket: "_Socket") -> None:
+    def opened(self, seat: _Seat, socket: "_Socket", wants_holdings: bool) -> None:
         """A link is usable."""
         seat.socket = socket
         self._connected += 1
         now, settings = self.now(), self.settings
-        seat.node.opened()
+        seat.node.opened(wants_holdings=wants_holdings)
         # Spread over the period, or two thousand nodes would speak in one breath.
         seat.keepalive = now + settings.keepalive
         seat.lease = now if settings.lease else 0.0

@@ -12,9 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from edgehive.kit.malformed import MALFORMED
+from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
+from edgehive.kube.meta import decode_partial
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_HUB, EDGED, META_GROUP, RESOURCE_GROUP, requires_ack
+from edgehive.wire.held import holding, holdings_message
 from edgehive.wire.message import (
+    DELETE,
     INSERT,
     KEEPALIVE,
     PATCH,
@@ -22,6 +27,7 @@ from edgehive.wire.message import (
     UPDATE,
     Message,
     Stamp,
+    content_data,
     decode_message,
     encode_message,
 )
@@ -116,8 +122,8 @@ class FleetNode:
         self._pending: dict[str, tuple[str, float]] = {}
         self._pods: dict[str, str] = {}
         """UID by ``namespace/name`` of the pods that are here."""
-        self._seen: dict[str, str] = {}
-        """The newest version of each object, to tell what came twice."""
+        self._seen: dict[str, tuple[str, str]] = {}
+        """UID and newest version of each object, to tell what came twice and what is there."""
         self._lease_made = False
         self._patched = 0
 
@@ -126,10 +132,13 @@ class FleetNode:
         out, self._out = self._out, []
         return out
 
-    def opened(self) -> None:
+    def opened(self, *, wants_holdings: bool = False) -> None:
         """The link is there: what was asked over the old one will not be answered."""
         self._pending.clear()
         self.keepalive()
+        if wants_holdings:
+            found = (holding(resource, *seen) for resource, seen in self._seen.items())
+            self._push(holdings_message([h for h in found if h is not None], stamp=self._stamp))
 
     @property
     def outstanding(self) -> int:
@@ -201,6 +210,9 @@ class FleetNode:
         self._stats.received += 1
         if message.operation == RESPONSE and message.parent_id in self._pending:
             self._answered(message, now)
+        elif message.operation == DELETE:
+            self._seen.pop(message.resource, None)
+            self._pods.pop(message.resource.replace("/pod/", "/", 1), None)
         elif message.resource_version:
             self._note_version(message)
         if requires_ack(message):
@@ -212,17 +224,15 @@ class FleetNode:
 
     def _note_version(self, message: Message) -> None:
         known = self._seen.get(message.resource)
-        if known == message.resource_version:
+        if known is not None and known[1] == message.resource_version:
             self._stats.duplicates += 1
-        self._seen[message.resource] = message.resource_version
+        uid = _uid(message.content)
+        self._seen[message.resource] = (uid, message.resource_version)
         target = res.find_resource(message.resource)
         if target is None or target.type != res.POD or not target.namespace:
             return
         key = f"{target.namespace}/{target.name}"
-        if message.operation == "delete":
-            self._pods.pop(key, None)
-        else:
-            self._pods[key] = str(msgspec.json.decode(message.content)["metadata"]["uid"])
+        self._pods[key] = uid
 
     def _answered(self, message: Message, now: float) -> None:
         what, asked = self._pending.pop(message.parent_id)
@@ -274,6 +284,13 @@ class FleetNode:
     def _time(self, precision: str) -> str:
         moment = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC)
         return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _uid(content: bytes) -> str:
+    try:
+        return decode_partial(content_data(content)).metadata.uid
+    except (*MALFORMED, ProtocolError):
+        return ""
 
 
 class _Failure(msgspec.Struct, rename={"status": "ErrStatus"}):

@@ -94,6 +94,8 @@ class EdgeHub:
         self.last_problem = ""
         """Why the link is down, for people."""
         self.connected = False
+        self.wants_holdings = False
+        """Whether the cloud we are connected to wants to hear what this edge holds."""
         self.local_address = ""
         """Our address on the last connection to the cloud."""
 
@@ -303,7 +305,7 @@ class EdgeHub:
             listener=self,
             authority=authority,
             path=upgrade_path(endpoint.project, endpoint.node),
-            headers=upgrade_headers(endpoint.project, endpoint.node),
+            headers=upgrade_headers(endpoint.project, endpoint.node, tells=True),
             write_deadline=endpoint.write_deadline,
         )
         self._connection = connection
@@ -322,6 +324,7 @@ class EdgeHub:
             connection.end("given up")
             return
         self.local_address = connection.local_address
+        self.wants_holdings = connection.wants_holdings
         self._link.receive_connected(self._now())
         self._pause(self.paused)
         self._wake.set()

@@ -26,7 +26,7 @@ class Routes:
         """Route one message."""
         receivers = 0
         if message.resource == CONNECTION_RESOURCE and message.operation == CONNECT:
-            for group in (TWIN, BUS, TASKS):
+            for group in (META, TWIN, BUS, TASKS):
                 await self._hive.broadcast(group, message, sender=SENDER)
             return
         if message.group in (cls.RESOURCE_GROUP, cls.FUNC_GROUP):

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgehive.edge.link_ws import Alive, Closing, Opened, Received, WebSocketClient
 from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.wire.held import HOLDINGS_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class CloudConnection(asyncio.Protocol):
         self._ended = False
         self.writable = False
         self.local_address = ""
+        self.wants_holdings = False
+        """The cloud wants to hear what the edge holds."""
 
     async def dial(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float) -> None:
         """Open TCP and TLS and send the upgrade request; the listener hears of the 101.
@@ -100,8 +103,9 @@ class CloudConnection(asyncio.Protocol):
             match event:
                 case Received(message):
                     self._listener.connection_received(self, message)
-                case Opened():
+                case Opened(headers):
                     self.writable = True
+                    self.wants_holdings = HOLDINGS_HEADER.lower() in headers
                     self._listener.connection_opened(self)
                 case Alive(reply, pong):
                     self._write(reply)

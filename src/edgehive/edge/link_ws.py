@@ -5,7 +5,7 @@ sends TEXT. wsproto, because `websockets`' own core costs edgecore three more me
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -42,7 +42,9 @@ class HandshakeRefused(Unreachable):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The upgrade was accepted."""
+    """The upgrade was accepted; `headers` are the names of the answer's own, in lower case."""
+
+    headers: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,8 @@ class WebSocketClient:
         match event:
             case TextMessage() | BytesMessage():
                 return self._collect(event)
-            case AcceptConnection():
-                return Opened()
+            case AcceptConnection(extra_headers=headers):
+                return Opened(frozenset(bytes(name).decode("latin-1").lower() for name, _ in headers))
             case RejectConnection() | RejectData():
                 self._refuse(event)
                 return None

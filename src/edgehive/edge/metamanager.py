@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edgehive.beehive.hive import Delivery
+from edgehive.edge.hub import CONNECT, CONNECTION_RESOURCE
 from edgehive.edge.metaclient import (
     Change,
     Failed,
@@ -34,6 +35,7 @@ from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, not_found
 from edgehive.wire import classify as cls
 from edgehive.wire import resource as res
+from edgehive.wire.held import holdings_message
 from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, Stamp, content_data
 from edgehive.wire.outbox import Entry, Settled
 from edgehive.wire.resource import find_resource, format_resource
@@ -58,6 +60,7 @@ class Cloud(Protocol):
     """What MetaManager asks of the link (`edge.hub.EdgeHub`)."""
 
     connected: bool
+    wants_holdings: bool
 
     async def request(self, message: Message, timeout: float = 60.0) -> Message: ...
     def send_kept(self, message: Message, *, replace: bool = False) -> Entry: ...
@@ -124,6 +127,9 @@ class MetaManager:
     async def receive(self, delivery: Delivery[Message]) -> None:
         """Take one message of group ``resource`` or ``func``: write, acknowledge, tell."""
         message = delivery.message
+        if message.operation == CONNECT and message.resource == CONNECTION_RESOURCE:
+            self._tell_holdings()
+            return
         try:
             stored = self._store.get(message.resource)
             plan = plan_incoming(message, stored)
@@ -141,6 +147,17 @@ class MetaManager:
             await self._forward_twin(message)
         elif plan.forward is Forward.EDGED:
             self._tell_edged(message, stored)
+
+    def _tell_holdings(self) -> None:
+        """Say what is here. All that came over an earlier connection is in the database by now."""
+        if not (self._cloud.connected and self._cloud.wants_holdings):
+            return
+        try:
+            message = holdings_message(self._store.holdings(), stamp=self._stamp)
+        except StorageError as exc:
+            log.warning("the cloud goes by its own records: %s", exc)
+            return
+        self._cloud.send_now(message)
 
     def _replicate(self, replica: Inbox, message: Message) -> None:
         try:

@@ -18,6 +18,7 @@ from typing import Any
 from edgehive.kit.errors import ProtocolError, StorageError, UserError
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import Meta, decode_partial
+from edgehive.wire.held import Holding, holding
 from edgehive.wire.message import decode_message, encode_message
 from edgehive.wire.outbox import Entry
 from edgehive.wire.rows import Put, Remove, Row
@@ -89,6 +90,12 @@ class EdgeStore:
         with _translated():
             found = self._db.execute("SELECT key, type, value FROM meta WHERE type = ? ORDER BY key", (kind,))
             return [_row(columns) for columns in found]
+
+    def holdings(self) -> list[Holding]:
+        """Return resource, UID and version of every object that is kept for the cloud."""
+        with _translated():
+            found = self._db.execute("SELECT key, value FROM meta ORDER BY key")
+            return [entry for key, value in found if (entry := _holding(key, value)) is not None]
 
     def apply(self, changes: Iterable[Put | Remove]) -> None:
         """Make `changes` in one transaction."""
@@ -171,6 +178,11 @@ def _translated(what: str = "the local database") -> Iterator[None]:
 def _row(columns: tuple[str, str, str | bytes]) -> Row:
     key, kind, value = columns
     return Row(key, kind or "", value.encode() if isinstance(value, str) else bytes(value or b""))
+
+
+def _holding(key: str, value: str | bytes) -> Holding | None:
+    meta = metadata_of(value.encode() if isinstance(value, str) else bytes(value or b""))
+    return holding(key, meta.uid, meta.resource_version)
 
 
 def _entry(sequence: int, subject: str, frame: bytes) -> Entry | None:

@@ -25,6 +25,7 @@ from edgehive.wire.desired import (
     name_of_record,
     object_message,
 )
+from edgehive.wire.held import HOLDINGS_WAIT, Held, Lag
 from edgehive.wire.message import Stamp
 from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import Outbound, parse_version
@@ -56,6 +57,9 @@ class CloudNode:
         "_checks",
         "_confirmed",
         "_every",
+        "_greeting",
+        "_held",
+        "_lag",
         "_loaded",
         "_next",
         "_order",
@@ -98,14 +102,19 @@ class CloudNode:
         self._waiting: dict[SyncKey, list[Outbound]] = {}
         self._backlog: deque[Outbound] | None = None  # most nodes never need one
         self._owed: set[SyncKey] | None = None  # to be sent whatever is recorded; outlives the session
+        self._greeting = False  # an edgecore has started and has not been greeted; outlives the session
+        self._lag: Lag | None = None  # of a node that says at each connect what it holds
+        self._held: Held | None = None  # what it said, until the records are known
 
     def attach(self, session: NodeSession, now: float) -> NodeSession | None:
         """A new session of the node; returns the one it replaces (already closed). Plans a reconcile at once."""
         old = self.session
         if old is not None:
-            self._end(old, "replaced by a new connection")
+            self._end(old, "replaced by a new connection", now)
         self.session = session
-        self._next = now
+        session.registering = session.registering or self._greeting
+        self._lag = Lag(self._writer) if session.tells else None
+        self._next = now + HOLDINGS_WAIT if session.tells else now
         backlog, self._backlog = self._backlog, None
         for message in backlog or ():
             session.send(message, now)
@@ -114,14 +123,20 @@ class CloudNode:
     def detach(self, session: NodeSession, now: float) -> None:
         """`session` ended; does nothing if it is no longer the current one."""
         if self.session is session:
-            self._end(session, "connection lost")
+            self._end(session, "connection lost", now)
             self.session = None
             self._next = None
+
+    def receive_holdings(self, held: Held, now: float) -> None:
+        """The node has said what it holds; it counts for more than the records, if it comes in time."""
+        if self.session is not None and not self._loaded:
+            self._held = held
+            self._next = now
 
     @property
     def idle(self) -> bool:
         """Nothing is kept here: the shell may forget this node."""
-        return self.session is None and not self._backlog and not self._owed
+        return self.session is None and not (self._backlog or self._owed or self._greeting)
 
     @property
     def waiting(self) -> int:
@@ -173,6 +188,9 @@ class CloudNode:
             if self.session is not None:
                 self.session.close("the node joins anew")
             return
+        if known is not None and self._lag is not None and self._lag.seen(record, known):
+            self._records[record.key] = replace(known, resource_version=record.resource_version)
+            return
         if known is not None and parse_version(known.version) >= parse_version(record.version):
             self._records[record.key] = replace(known, resource_version=record.resource_version)
             # Another instance, still working off what an earlier session acknowledged, may have put an older
@@ -187,6 +205,8 @@ class CloudNode:
         """A record was deleted."""
         self._records.pop(record.key, None)
         self._confirmed.discard(record.key)
+        if self._lag is not None:
+            self._lag.forget(record.key)
 
     def record_created(self, record: SyncRecord, now: float) -> None:
         """The API server has the record that `SyncWriter` was asked to create: release what waited for it."""
@@ -215,7 +235,7 @@ class CloudNode:
         if now < self._next:
             self._greet(now)
             return
-        if not self._loaded and not self._load():
+        if not self._loaded and not self._load(now):
             self._next = now + _CACHE_RETRY
             return
         self._next = now + self._every
@@ -289,25 +309,37 @@ class CloudNode:
         session = self.session
         if session is None or not session.registering or not self._loaded:
             return
-        session.registering = False
+        session.registering = self._greeting = False
+        if self._lag is not None and self._held is not None:
+            return  # it has said what it holds
         for record in list(self._records.values()):
             if not session.pool.mark(name_of_record(record), record.key.uid):
                 self._owe(record.key)
                 self._check(record, now)
 
-    def _load(self) -> bool:
+    def _load(self, now: float) -> bool:
         records = self._world.records(self.node)
         if records is None:
             return False
         self._records = {record.key: record for record in records} | self._records
+        if self._lag is not None and self._held is not None:
+            # An object that is there has its record: that goes only after the delete was acknowledged.
+            self._confirmed.update(key for key, record in self._records.items() if self._held.has(record))
+            self._records = {k: self._lag.load(r, self._held, now) for k, r in self._records.items()}
+            self._owed = None
+            self._held = Held({})
         self._loaded = True
         return True
 
-    def _end(self, session: NodeSession, reason: str) -> None:
+    def _end(self, session: NodeSession, reason: str, now: float) -> None:
         for message in session.pool.pending_once():
             if not message.is_response:
                 self._keep(message)
         session.close(reason)
+        if self._lag is not None:
+            self._lag.flush(self._records, now)
+        self._greeting = session.registering
+        self._held = self._lag = None
         self._loaded = False
         self._records = {}
         self._waiting.clear()
@@ -416,7 +448,7 @@ class CloudNode:
             return
         self._settle(record.key)
         version = message.message.resource_version
-        self._writer.acknowledged(known, version, now)
+        (self._lag or self._writer).acknowledged(known, version, now)
         if parse_version(version) > parse_version(known.version):
             self._records[record.key] = replace(known, version=version)
         self._follow_up(message, now)
@@ -437,6 +469,8 @@ class CloudNode:
         self._records.pop(known.key, None)
         self._confirmed.discard(known.key)
         self._settle(known.key)
+        if self._lag is not None:
+            self._lag.forget(known.key)
         self._writer.deleted(known, now)
 
     def _check(self, record: SyncRecord, now: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgehive.kube.refs import is_dns_subdomain
+from edgehive.wire.held import HOLDINGS_HEADER
 from edgehive.wire.refusal import Refused
 
 DEFAULT_PROJECT = "e632aba927ea4ac2b575ec1603d56f10"
@@ -48,6 +49,8 @@ class Hello:
 
     node: str
     project: str
+    tells: bool = False
+    """It is one of ours, and says first of all what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,10 @@ def upgrade_path(project: str, node: str) -> str:
     return f"/{project}/{node}/events"
 
 
-def upgrade_headers(project: str, node: str) -> dict[str, str]:
+def upgrade_headers(project: str, node: str, *, tells: bool = False) -> dict[str, str]:
     """The headers an edge adds to its upgrade request, spelled as the original's arrive."""
-    return {NODE_HEADER: node, PROJECT_HEADER: project, USE_HEADER: USE_MESSAGES}
+    headers = {NODE_HEADER: node, PROJECT_HEADER: project, USE_HEADER: USE_MESSAGES}
+    return headers | ({HOLDINGS_HEADER: "1"} if tells else {})
 
 
 def check_upgrade(*, path: str, headers: Mapping[str, str], subject: Subject | None, room: Room) -> Hello:
@@ -96,4 +100,4 @@ def check_upgrade(*, path: str, headers: Mapping[str, str], subject: Subject | N
         raise Refused(403, "the client certificate belongs to another node")
     if room.limit > 0 and room.connected >= room.limit:
         raise Refused(503, "the hub is at its node limit")
-    return Hello(node, project)
+    return Hello(node, project, tells=headers.get(HOLDINGS_HEADER.lower()) == "1")

@@ -187,6 +187,9 @@ class _Job:
     entry: int = 0
     """The live entry in a queue; 0: none."""
     failures: int = 0
+    due: float = 0.0
+    late: bool = False
+    """Only to catch up: not worth making a record that is gone."""
 
     @property
     def wanted(self) -> bool:
@@ -201,6 +204,8 @@ class SyncStats:
     writes: int = 0
     failures: int = 0
     abandoned: int = 0
+    unrecorded: int = 0
+    """Acknowledgements that were left to the node itself to tell."""
 
 
 def reset_plan(records: Iterable[SyncRecord]) -> list[RecordSync]:
@@ -220,8 +225,22 @@ class SyncWriter:
     """
 
     def __init__(
-        self, *, interval: float = 0.5, batch: int = 200, retry: float = 1.0, retry_max: float = 10.0
+        self,
+        *,
+        interval: float = 0.5,
+        batch: int = 200,
+        retry: float = 1.0,
+        retry_max: float = 10.0,
+        rate: float = 0.0,
     ) -> None:
+        """Set the pace (seconds).
+
+        `rate` is how many versions a second may be recorded of what need not be (`spend`, `catch_up`); 0 is no limit.
+        """
+        self._rate = rate
+        self._tokens = 2 * rate
+        self._tokens_at = 0.0
+        self._next_late = 0.0
         self._interval = interval
         self._batch = batch
         self._retry = retry
@@ -248,7 +267,7 @@ class SyncWriter:
         """The record must exist before its object is sent; creates are due at once."""
         job = self._job(record)
         job.create = True
-        job.delete = False
+        job.delete = job.late = False
         if job.busy is None:
             self._queue(job, now)
 
@@ -266,6 +285,31 @@ class SyncWriter:
             return
         job.version = version
         self._schedule(job, now)
+
+    def spend(self, now: float) -> bool:
+        """Whether a version that may as well stay unrecorded can be recorded now: a bucket of two seconds' rate."""
+        if not self._rate:
+            return True
+        self._tokens = min(2 * self._rate, self._tokens + max(0.0, now - self._tokens_at) * self._rate)
+        self._tokens_at = now
+        if self._tokens < 1:
+            self.stats.acknowledged += 1
+            self.stats.unrecorded += 1
+            return False
+        self._tokens -= 1
+        return True
+
+    def catch_up(self, record: SyncRecord, version: str, now: float) -> None:
+        """Record what a node that is gone had acknowledged, at `rate`; it may be back before."""
+        job = self._job(record)
+        if job.delete or parse_version(version) <= parse_version(job.version):
+            return
+        job.version = version
+        if job.busy is None and job.entry == 0:
+            job.late = not job.create
+            due = max(now + self._interval, self._next_late)
+            self._next_late = due + (1 / self._rate if self._rate else 0.0)
+            self._queue(job, due)
 
     def deleted(self, record: SyncRecord, now: float) -> None:
         """The node acknowledged the delete (or the record is moot); due within `interval`."""
@@ -347,7 +391,7 @@ class SyncWriter:
             self._carry_on(job, now)
             return False
         again = True
-        if code == 404 and isinstance(write, RecordSync):
+        if code == 404 and isinstance(write, RecordSync) and not job.late:
             job.create = not job.delete
         elif code not in _RETRY_SOON and code not in (401, 403):
             self.stats.abandoned += 1
@@ -367,8 +411,12 @@ class SyncWriter:
 
     def _schedule(self, job: _Job, now: float) -> None:
         # Counted from the first change, so that a steady stream of versions cannot put the write off for ever.
-        if job.busy is None and job.entry == 0:
-            self._queue(job, self._due(job, now))
+        if job.busy is not None:
+            return
+        due = self._due(job, now)
+        if job.entry == 0 or (job.late and due < job.due):
+            job.late = False
+            self._queue(job, due)
 
     def _due(self, job: _Job, now: float) -> float:
         """Soon when the record has been left alone for a while, else `interval` after its last write."""
@@ -380,7 +428,7 @@ class SyncWriter:
 
     def _queue(self, job: _Job, due: float) -> None:
         self._tick += 1
-        job.entry = self._tick
+        job.entry, job.due = self._tick, due
         heapq.heappush(self._urgent if job.create else self._later, (due, self._tick, job))
 
     def _release(self, write: SyncWrite) -> _Job | None:

@@ -12,6 +12,7 @@ import msgspec
 from edgehive.kit.errors import ProtocolError
 from edgehive.wire import classify as cls
 from edgehive.wire import resource as res
+from edgehive.wire.held import HOLDINGS, Held, decode_holdings
 from edgehive.wire.message import (
     DELETE,
     ERROR,
@@ -82,6 +83,13 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """The edge has said what it holds."""
+
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
 class Denied:
     """The edge spoke about another node than its certificate's; nothing was done."""
 
@@ -104,6 +112,7 @@ SessionEvent = (
     | CaRequest
     | VolumeReply
     | Upstream
+    | Told
     | Denied
     | Delivered
     | GivenUp
@@ -131,6 +140,7 @@ class NodeSession:
         "node",
         "pool",
         "registering",
+        "tells",
     )
 
     def __init__(
@@ -141,8 +151,11 @@ class NodeSession:
         stamp: Stamp,
         keepalive: float = KEEPALIVE_TIMEOUT,
         limits: PoolLimits | None = None,
+        tells: bool = False,
     ) -> None:
         self.node: Final = node
+        self.tells: Final = tells
+        """The edge says first of all what it holds (`wire.held`)."""
         self.pool: Final = NodeMessagePool(limits=limits)
         self.closed: str | None = None
         """Why the session ended, ``None`` while it lives."""
@@ -250,6 +263,8 @@ class NodeSession:
         operation = message.operation
         if operation == KEEPALIVE:
             return Keepalive()
+        if operation == HOLDINGS and self.tells:
+            return Told(decode_holdings(message.content))
         if res.is_volume(message.resource):
             return VolumeReply(message)
         if operation == ERROR:
