@@ -19,6 +19,7 @@ from edgehive.aio.http import HttpServer, Request, Response
 from edgehive.edge.app import new_id
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import parse_config
+from edgehive.wire.held import HOLDINGS_HEADER
 from edgehive.wire.message import Message, decode_message, encode_message
 from edgehive.wire.token import check_authorization, make_token
 
@@ -56,6 +57,7 @@ class FakeCloud:
         self.objects: dict[str, dict[str, Any]] = {}
         self.version = 100
         self.silent = False
+        self.wants_holdings = False
         self.port = 0
         self.https_port = 0
         self.issued = 0
@@ -167,6 +169,7 @@ class FakeCloud:
             ping_interval=None,
             max_size=None,
             close_timeout=0.2,
+            process_response=self._invite,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -181,6 +184,11 @@ class FakeCloud:
     def cut(self) -> None:
         """Drop the newest connection as a Go cloud does: without a close frame."""
         self.connections[-1].transport.abort()
+
+    def _invite(self, _connection: Any, request: Any, response: Any) -> None:
+        assert request.headers[HOLDINGS_HEADER] == "1"
+        if self.wants_holdings:
+            response.headers[HOLDINGS_HEADER] = "1"
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -331,3 +339,11 @@ async def https_cloud(cloud: FakeCloud) -> AsyncIterator[FakeCloud]:
         task = group.create_task(server.run())
         yield cloud
         task.cancel()
+
+
+@pytest.fixture
+def config(cloud: Any) -> EdgeCoreConfig:
+    """The configuration of an edge that has its certificate."""
+    made: EdgeCoreConfig = cloud.config()
+    cloud.install(made)
+    return made

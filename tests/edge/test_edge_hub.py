@@ -1,129 +1,20 @@
-"""EdgeHub and MetaManager against a real TLS WebSocket server: the link, ACKs, the database, restarts."""
+"""MetaManager against a real TLS WebSocket server: messages, ACKs, the database, restarts."""
 
 import asyncio
 import json
-import random
-import socket
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from edgehive.beehive.hive import Delivery, Hive, Module
-from edgehive.edge.app import stamp
 from edgehive.edge.config import EdgeCoreConfig
-from edgehive.edge.config_load import split_address
-from edgehive.edge.enroll import Enroller
-from edgehive.edge.hub import EdgeHub, Endpoint
-from edgehive.edge.hub_routes import Routes
-from edgehive.edge.metaclient import Change, Failed, Ok, PodChange
-from edgehive.edge.metamanager import MetaManager
+from edgehive.edge.metaclient import Change, Failed, Ok
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import StorageError, UserError
-from edgehive.wire.edgelink import EdgeLink, LinkOptions
 from edgehive.wire.message import Message
-from edgehive.wire.outbox import Outbox
-
-NODE = "edge-1"
-POD = "default/pod/web"
-
-
-def pod(version: int, *, uid: str = "u1", node: str = NODE, **metadata: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": "web",
-            "namespace": "default",
-            "uid": uid,
-            "resourceVersion": str(version),
-            **metadata,
-        },
-        "spec": {"nodeName": node, "containers": [{"name": "c"}]},
-        "status": {},
-    }
-
-
-def limit_pages(store: EdgeStore, pages: int) -> None:
-    """Make the disk full for the database: it may not grow beyond `pages`, or not at all."""
-    (now,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count={pages or now}")
-
-
-class Edge:
-    def __init__(self, config: EdgeCoreConfig, *, write_deadline: float = 15.0, **options: Any) -> None:
-        self.store = EdgeStore(Path(config.database.data_source))
-        self.hive: Hive[Message] = Hive()
-        self.seen: list[Message] = []
-        self.outbox = Outbox(store=self.store)
-        host, port = split_address(config.modules.edge_hub.websocket.server)
-        enroller = Enroller(node=NODE, config=config.modules.edge_hub, now=time.time, rng=random.random)
-        identity = enroller.current()
-        assert identity is not None
-        self.hub = EdgeHub(
-            endpoint=Endpoint(host=host, port=port, project="p", node=NODE, write_deadline=write_deadline),
-            link=EdgeLink(
-                now=time.monotonic(),
-                stamp=stamp,
-                rng=random.random,
-                outbox=self.outbox,
-                options=LinkOptions(reconnect=0.02, **options),
-            ),
-            tls=identity.client_context,
-            now=time.monotonic,
-            stamp=stamp,
-            route=Routes(self.hive),
-        )
-        self.meta = MetaManager(
-            node=NODE, store=self.store, cloud=self.hub, stamp=stamp, wall=time.time, query_timeout=5
-        )
-        self.changes: list[PodChange] = []
-        self.objects: list[tuple[str, str, str]] = []
-        self.meta.subscribe_pods(self.changes.append)
-        self.meta.subscribe_objects(lambda *what: self.objects.append(what))
-        self.hive.add(Module("metamanager", self.meta.receive, frozenset({"meta"})))
-        self.links: asyncio.Queue[bool] = asyncio.Queue()
-        self.hub.on_connection(self.links.put_nowait)
-
-    async def linked(self, up: bool = True) -> None:
-        async with asyncio.timeout(15):
-            while await self.links.get() != up:
-                pass
-
-
-@asynccontextmanager
-async def running(config: EdgeCoreConfig, **options: Any) -> AsyncIterator[Edge]:
-    edge = Edge(config, **options)
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(edge.hive.run()), group.create_task(edge.hub.run())]
-            try:
-                yield edge
-            finally:
-                for task in tasks:
-                    task.cancel()
-    finally:
-        edge.store.close()
-
-
-@pytest.fixture
-def config(cloud: Any) -> EdgeCoreConfig:
-    made: EdgeCoreConfig = cloud.config()
-    cloud.install(made)
-    return made
-
-
-async def test_keepalive_comes_at_once_and_every_heartbeat(cloud: Any, config: EdgeCoreConfig) -> None:
-    async with running(config, heartbeat=0.05) as edge:
-        await edge.linked()
-        first = await cloud.message("keepalive", "node")
-        assert (first.source, first.group, first.content) == ("websocket", "resource", b'"ping"')
-        await cloud.message("keepalive", "node", 3)
+from tests.support.edge_hub_lab import NODE, POD, limit_pages, pod, running, until
 
 
 async def test_a_pod_is_durable_before_its_ack_and_edged_hears_of_it(
@@ -270,7 +161,7 @@ async def test_pod_status_survives_a_cut_link_and_a_restart_and_the_newest_wins(
         patch_message = await cloud.message("patch", "default/podpatch/web")
         assert json.loads(json.loads(patch_message.content))["status"] == {"phase": "Running"}
         assert len(cloud.find("patch", "default/podpatch/web")) == 1
-        await _until(lambda: len(edge.outbox) == 0)
+        await until(lambda: len(edge.outbox) == 0)
         assert json.loads(edge.meta.pods()[0])["status"] == {"phase": "Running"}
         assert not [
             m
@@ -350,95 +241,6 @@ async def test_a_token_is_kept_per_request_and_outlives_the_link_and_a_restart(
         assert edge.store.rows("serviceaccounttoken") == []
 
 
-async def test_requests_fail_when_the_link_breaks_and_work_after_it_came_back(
-    cloud: Any, config: EdgeCoreConfig
-) -> None:
-    async with running(config) as edge:
-        await edge.linked()
-        cloud.silent = True
-        async with asyncio.TaskGroup() as group:
-            asked = group.create_task(edge.meta.configmap("default", "app"))
-            await cloud.message("query", "default/configmap/app")
-            cloud.cut()
-        reply = asked.result()
-        assert isinstance(reply, Failed)
-        assert reply.status.retryable
-        cloud.silent = False
-        await edge.linked()
-        assert len(cloud.connections) == 2
-        cloud.objects["default/configmap/app"] = {"metadata": {"name": "app"}}
-        assert isinstance(await edge.meta.configmap("default", "app"), Ok)
-
-
-async def test_a_silent_cloud_is_noticed_and_left(cloud: Any, config: EdgeCoreConfig) -> None:
-    async with running(config, ping=0.05, dead_after=0.2) as edge:
-        await edge.linked()
-        cloud.connections[-1].transport.pause_reading()  # half open: TCP stands, nobody is there
-        await edge.linked(False)
-        await edge.linked(True)
-        assert len(cloud.connections) == 2
-        cloud.connections[0].transport.abort()
-
-
-async def test_a_renewed_certificate_is_used_without_losing_a_message(
-    cloud: Any, config: EdgeCoreConfig
-) -> None:
-    async with running(config) as edge:
-        await edge.linked()
-        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
-        cloud.objects[POD] = pod(6)
-        cloud.silent = True
-        async with asyncio.TaskGroup() as group:
-            asked = group.create_task(
-                edge.meta.patch_pod_status("default", "web", "u1", b'{"status":{"a":1}}')
-            )
-            await cloud.message("patch", "default/podpatch/web")
-            cloud.silent = False
-            edge.hub.reconnect("a new certificate")
-            await edge.linked(False)
-            await edge.linked(True)
-        assert isinstance(asked.result(), Ok)
-        assert len(cloud.connections) == 2
-        assert len(edge.outbox) == 0
-
-
-async def test_the_other_modules_hear_of_the_link_in_order(cloud: Any, config: EdgeCoreConfig) -> None:
-    heard: asyncio.Queue[str] = asyncio.Queue()
-
-    async def receive(delivery: Delivery[Message]) -> None:
-        what = delivery.message
-        await heard.put(what.content.decode() if what.operation == "connect" else what.resource)
-
-    edge_modules = [
-        Module("twin", receive, frozenset({"twin"})),
-        Module("eventbus", receive),
-        Module("taskmanager", receive),
-    ]
-    async with running(config) as edge:
-        for module in edge_modules:
-            edge.hive.add(module)
-        await edge.linked()
-        assert await heard.get() == '"cloud_connected"'
-        await cloud.push("update", "membership", {}, group="twin", source="devicecontroller")
-        assert await heard.get() == "membership"
-        await cloud.push("publish", "topic/a", {}, group="user", source="router_eventbus")
-        assert await heard.get() == "topic/a"
-        await cloud.push("publish", "topic/b", {}, group="user", source="stranger")
-        await cloud.push("x", "topic/c", {}, group="no-such-group")
-        await cloud.stop()
-        assert await heard.get() == '"cloud_disconnected"'
-
-
-async def test_a_malformed_frame_closes_the_link_and_it_comes_back(
-    cloud: Any, config: EdgeCoreConfig
-) -> None:
-    async with running(config) as edge:
-        await edge.linked()
-        await cloud.connections[-1].send('{"header":{"msg_id":1},"route":{}}')
-        await edge.linked(False)
-        await edge.linked(True)
-
-
 async def test_an_answer_without_a_waiter_is_stored_and_acked(cloud: Any, config: EdgeCoreConfig) -> None:
     async with running(config) as edge:
         await edge.linked()
@@ -448,16 +250,6 @@ async def test_an_answer_without_a_waiter_is_stored_and_acked(cloud: Any, config
         row = edge.store.get("default/configmap/a")
         assert row is not None
         assert b'"uid":"x"' in row.value.replace(b" ", b"")  # the cloud records it as delivered
-
-
-async def test_large_messages_pass_both_ways(cloud: Any, config: EdgeCoreConfig) -> None:
-    async with running(config) as edge:
-        await edge.linked()
-        big = pod(5, annotations={"x": "ü" * 1_000_000})
-        await cloud.ack_of(await cloud.push("insert", POD, big, version=5))
-        patch = msgspec.json.encode({"status": {"message": "y" * 2_000_000}})
-        cloud.objects[POD] = pod(6)
-        assert isinstance(await edge.meta.patch_pod_status("default", "web", "u1", patch), Ok)
 
 
 async def test_two_edgecores_on_one_database_are_refused(cloud: Any, config: EdgeCoreConfig) -> None:
@@ -477,30 +269,6 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
         EdgeStore(path)
 
 
-async def test_a_cloud_with_another_ca_is_not_trusted(
-    cloud: Any, config: EdgeCoreConfig, tmp_path: Path
-) -> None:
-    other = type(cloud)(tmp_path / "other")
-    await other.start()
-    try:
-        address = f"127.0.0.1:{other.port}"
-        websocket = msgspec.structs.replace(config.modules.edge_hub.websocket, server=address)
-        hub = msgspec.structs.replace(config.modules.edge_hub, websocket=websocket)
-        modules = msgspec.structs.replace(config.modules, edge_hub=hub)
-        async with running(msgspec.structs.replace(config, modules=modules)) as edge:
-            await _until(lambda: "not acceptable" in edge.hub.last_problem)
-            assert not edge.hub.connected
-            assert other.connections == []
-    finally:
-        await other.stop()
-
-
-async def _until(met: Callable[[], Any]) -> None:
-    async with asyncio.timeout(15):
-        while not met():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_burst_is_acked_completely_and_in_order_while_the_disk_writes(
     cloud: Any, config: EdgeCoreConfig
 ) -> None:
@@ -515,72 +283,6 @@ async def test_a_burst_is_acked_completely_and_in_order_while_the_disk_writes(
         await cloud.ack_of(sent[-1])
         assert [m.parent_id for m in cloud.received if m.parent_id] == sent
         assert len(edge.store.rows("configmap")) == 600
-
-
-async def test_receivers_that_do_not_keep_up_stop_the_reading(cloud: Any, config: EdgeCoreConfig) -> None:
-    gate, done, got = asyncio.Event(), asyncio.Event(), list[str]()
-
-    async def slow(delivery: Delivery[Message]) -> None:
-        await gate.wait()
-        got.append(delivery.message.resource)
-        if len(got) == 3001:
-            done.set()
-
-    async with running(config, ping=0.2, dead_after=1.0) as edge:
-        edge.hive.add(Module("twin", slow, frozenset({"twin"}), capacity=1))
-        await edge.linked()
-        async with asyncio.TaskGroup() as group:
-            sending = group.create_task(_flood(cloud, 3000))
-            await _until(lambda: edge.hub.paused)
-            assert len(edge.hub._inbound) < 400
-            await asyncio.sleep(1.2)
-            assert edge.hub.connected, "silence that we cause ourselves is not the cloud's"
-            gate.set()
-            async with asyncio.timeout(10):
-                await done.wait()
-        assert sending.done()
-        assert got == ["node/connection", *(f"n/{n}" for n in range(3000))]
-        assert not edge.hub.paused
-
-
-async def _flood(cloud: Any, count: int) -> None:
-    for n in range(count):
-        await cloud.push("update", f"n/{n}", "x" * 2000, group="twin")
-
-
-async def test_a_cloud_that_takes_no_data_is_left_and_nothing_kept_is_lost(
-    cloud: Any, config: EdgeCoreConfig
-) -> None:
-    async with running(config, write_deadline=1.0) as edge:
-        await edge.linked()
-        cloud.connections[0].transport.pause_reading()
-        # small kernel buffers, so that little is enough to fill them
-        edge.hub._connection._transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
-        )
-        cloud_socket = cloud.connections[0].transport.get_extra_info("socket")
-        cloud_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        patch = msgspec.json.encode({"status": {"message": "y" * 500_000}})
-        async with asyncio.TaskGroup() as group:
-            for n in range(12):
-                group.create_task(edge.meta.patch_pod_status("default", f"p{n}", "u", patch))
-            await edge.linked(False)
-            assert "takes no more data" in edge.hub.last_problem
-            cloud.connections[0].transport.abort()
-            await edge.linked(True)
-        assert len(edge.outbox) == 0
-        assert {m.resource for m in cloud.received if m.operation == "patch"} == {
-            f"default/podpatch/p{n}" for n in range(12)
-        }
-
-
-async def test_the_cloud_going_away_politely_is_understood(cloud: Any, config: EdgeCoreConfig) -> None:
-    async with running(config) as edge:
-        await edge.linked()
-        await cloud.connections[0].close(1001, "maintenance")
-        await edge.linked(False)
-        assert edge.hub.last_problem == "closed by the cloud (1001 maintenance)"
-        await edge.linked(True)
 
 
 async def test_what_is_not_understood_is_ignored_without_harm(cloud: Any, config: EdgeCoreConfig) -> None:
