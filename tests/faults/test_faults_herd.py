@@ -15,7 +15,7 @@ HERD = 300
 async def test_three_hundred_at_once_are_let_in_eight_by_eight(cluster: Any) -> None:
     lab = cluster.lab
     lab.stop_cloud()
-    lab.hub = {"keepaliveInterval": 2}
+    lab.hub = {"keepaliveInterval": 5}
     lab.edgehive = {**lab.edgehive, "admission": {"parallel": 8}}
     await lab.start_cloud()
     names = [f"herd-{i:03d}" for i in range(HERD)]
@@ -24,11 +24,11 @@ async def test_three_hundred_at_once_are_let_in_eight_by_eight(cluster: Any) -> 
     for name in names:
         certificates.context(name)
     settings = FleetSettings(
-        host="127.0.0.1", port=lab.ws, parallel=HERD, register=False, lease=0.0, dial_timeout=30.0
+        host="127.0.0.1", port=lab.ws, parallel=HERD, register=False, lease=0.0, keepalive=1.0
     )
     herd = Fleet(settings=settings, names=names, certificates=certificates)
-    # Who is inside speaks every half second, and would be dropped after two of silence.
-    async with await cluster.fleet(keepalive=0.5) as inside:
+    # Who is inside speaks every second, and would be dropped after five of silence.
+    async with await cluster.fleet(keepalive=1.0) as inside:
         inside.connect()
         await inside.until(lambda: inside.registered == inside.size, seconds=20, what="register")
         async with herd:

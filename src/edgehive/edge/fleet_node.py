@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.errors import ProtocolError
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.meta import decode_partial

@@ -107,7 +107,10 @@ class Lag:
             self._writer.acknowledged(record, version, now)
             return replace(record, version=version if parse_version(version) else "")
         if parse_version(version) > parse_version(record.version):
-            self._behind[record.key] = record.version
+            if self._writer.spend(now):
+                self._writer.acknowledged(record, version, now)
+            else:
+                self._behind[record.key] = record.version
         return replace(record, version=version)
 
     def acknowledged(self, known: SyncRecord, version: str, now: float) -> None:
