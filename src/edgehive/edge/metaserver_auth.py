@@ -166,8 +166,8 @@ class Gate:
         if _AUTHENTICATED in user.groups:
             yield from _SELF
         match user.name.split(":"):
-            case ["system", "serviceaccount", namespace, name]:
-                access = self._access(namespace, name)
+            case ["system", "serviceaccount", home, name]:
+                access = self._access(home, name)
                 for rule in access.rules if access is not None else ():
                     if not rule.namespaces or namespace in rule.namespaces:
                         yield rule
