@@ -9,16 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("pymodbus", reason="the extra mapper-modbus is not installed")
 
 from edgehive.cli.demo import dmi_socket
 from edgehive.cli.demo_outage import Room
-from tests.support.devices import HttpDevice, MapperProcess, http_model, http_object, twins_of
+from edgehive.cli.up_layout import Ports
+from tests.support.devices import HttpDevice, MapperProcess, http_model, http_object, mqtt_objects, twins_of
 from tests.support.installation import Installation, eventually
-from tests.support.servers import free_port
+from tests.support.servers import free_port, mosquitto, need
 
 pytestmark = pytest.mark.e2e
 
@@ -76,7 +80,8 @@ def test_the_demo_shows_a_thermostat_that_follows_kubectl(up: Installation, demo
         want(up, "thermostat", 1, "24")
         eventually(lambda: room.look()[1] == 24.0, what="the simulator follows")
         eventually(lambda: twins(up, "thermostat")["target"] == ("24", "24"), what="and kubectl shows it")
-        want(up, "thermostat", 1, "99")  # above the model's maximum: nobody writes it, the device goes on
+        with pytest.raises(AssertionError, match="must be less than or equal to 30"):
+            want(up, "thermostat", 1, "99")
         want(up, "thermostat", 1, "22")
         eventually(lambda: room.look()[1] == 22.0, what="the simulator follows again")
     finally:
@@ -152,54 +157,203 @@ def never_back(values: list[str], what: str) -> None:
     assert numbers == sorted(numbers), f"{what} went back: {numbers}"
 
 
-@pytest.mark.timeout(240)
+class Mosquitto:
+    """mosquitto_pub and mosquitto_sub at one broker."""
+
+    def __init__(self, port: int, out: Path) -> None:
+        self._where = ["-h", "127.0.0.1", "-p", str(port)]
+        self._out = out
+        with out.open("ab") as file:
+            command = [need("mosquitto_sub"), *self._where, "-v", "-q", "1", "-t", "$hw/events/#"]
+            self._sub = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
+
+    def publish(self, topic: str, body: Any, *, check: bool = True) -> bool:
+        """Publish; tell whether the broker took it."""
+        command = [need("mosquitto_pub"), *self._where, "-q", "1", "-t", topic, "-m", json.dumps(body)]
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.returncode == 0
+
+    def heard(self, topic: str) -> list[Any]:
+        """What was published on a topic so far."""
+        lines = self._out.read_text(errors="replace").splitlines()
+        return [
+            json.loads(text) for name, _, text in (line.partition(" ") for line in lines) if name == topic
+        ]
+
+    def end(self) -> None:
+        self._sub.kill()
+        self._sub.wait()
+
+
+def update(value: int) -> dict[str, Any]:
+    """A report of an MQTT client."""
+    now = int(time.time() * 1000)
+    return {"event_id": str(value), "timestamp": now, "twin": {"power": {"actual": {"value": str(value)}}}}
+
+
+def test_mqtt_clients_of_the_embedded_broker_see_and_change_devices(up: Installation) -> None:
+    up.apply(*mqtt_objects("meter", "edge-1", 5))
+    here = "$hw/events/device/default/meter"
+    client = Mosquitto(Ports(up.api_port, up.ports_from).mqtt(0), up.root / "embedded.out")
+    base = {"event_id": "e", "timestamp": 1}
+    try:
+
+        def online() -> bool:
+            client.publish(f"{here}/state/update", {**base, "state": "online"})
+            return bool(client.heard(f"{here}/state/update/result"))
+
+        eventually(online, what="a state is taken once the device is here")
+        eventually(lambda: up.get("devicestatus", "meter")["status"]["state"] == "online", what="and shown")
+        client.publish(f"{here}/twin/update", update(42))
+        eventually(
+            lambda: twins(up, "meter")["power"][0] == "42", what="the value of an MQTT client is shown"
+        )
+        (result,) = client.heard(f"{here}/twin/update/result")
+        assert result["event_id"] == "42"
+        (document,) = (d for d in client.heard(f"{here}/twin/update/document") if "power" in d["twin"])
+        assert document["twin"]["power"]["current"]["actual"]["value"] == "42"
+        want(up, "meter", 0, "7")
+        eventually(
+            lambda: [d for d in client.heard(f"{here}/twin/update/delta") if d["delta"].get("target") == "7"],
+            what="a desired value of the Device object reaches MQTT clients",
+        )
+        documents = client.heard(f"{here}/twin/update/document")
+        assert any(
+            d["twin"]["target"]["current"]["expected"]["value"] == "7"
+            for d in documents
+            if "target" in d["twin"]
+        )
+        client.publish(f"{here}/twin/get", base)
+        (answer,) = eventually(lambda: client.heard(f"{here}/twin/get/result"), what="twin/get is answered")
+        assert answer["twin"]["target"]["expected"]["value"] == "7"
+        assert answer["twin"]["power"]["actual"]["value"] == "42"
+        client.publish("$hw/events/node/edge-1/membership/get", base)
+        (members,) = eventually(
+            lambda: client.heard("$hw/events/node/edge-1/membership/get/result"), what="membership/get"
+        )
+        assert "default/meter" in {member["id"] for member in members["devices"]}
+    except AssertionError as exc:
+        raise AssertionError(f"{exc}\n{up.logs()}") from exc
+    finally:
+        client.end()
+
+
+def use_external_broker(up: Installation, port: int) -> None:
+    """Let the edge use a broker of ours beside its own, as of its next start."""
+    path = up.layout.edge("edge-1") / "edgecore.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["modules"]["eventBus"] |= {"mqttMode": 1, "mqttServerExternal": f"tcp://127.0.0.1:{port}"}
+    path.write_text(yaml.safe_dump(config))
+    up.kill_child("edgecore-edge-1")
+
+
+@pytest.mark.timeout(280)
 def test_values_that_change_both_ways_agree_after_every_link_was_killed(up: Installation) -> None:
-    device = HttpDevice()
+    device, port = HttpDevice(), free_port()
     sockets = dmi_socket(up.layout, "edge-1").parent
     mapper = MapperProcess("http", sockets, up.layout.log("chaos-mapper"))
-    with device.running():
-        up.apply(http_model("chaos"), http_object("chaos", "edge-1", device.port, 1))
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as broker:
+        stack.enter_context(device.running())
+        broker.enter_context(mosquitto(up.root, port))
+        use_external_broker(up, port)
+        client = Mosquitto(port, up.root / "external.out")
+        stack.callback(client.end)
+        objects = mqtt_objects("meter", "edge-1", 1)
+        up.apply(http_model("chaos"), http_object("chaos", "edge-1", device.port, 1), *objects)
+        stack.callback(mapper.kill)
         mapper.start()
+        chain = Chain(up, client)
         try:
-            eventually(lambda: twins(up, "chaos").get("level") == ("1", "1"), what="the chain works")
-            watch = Watch(up, "chaos")
-            try:
-                level = 1
-                with counting(device):
-                    for victim in ("edgecore-edge-1", "mapper", "cloudcore", "mapper", "edgecore-edge-1"):
-                        level = _change(up, level, 3)
-                        if victim == "mapper":
-                            mapper.kill()
-                            level = _change(up, level, 2)
-                            mapper.start()
-                        else:
-                            up.kill_child(victim)
-                        level = _change(up, level, 3)
-                    level = _change(up, level, 1)
-                last = str(device.counter)
-                eventually(
-                    lambda: twins(up, "chaos") == {"level": (str(level),) * 2, "counter": (last, "")},
-                    seconds=90,
-                    what=f"level {level} and counter {last} everywhere; {device.written}; {twins(up, 'chaos')}",
-                )
-                states = watch.seen()
-            finally:
-                watch.end()
+            eventually(chain.works, what="the chain works")
+            watches = [Watch(up, name) for name in ("chaos", "meter")]
+            for watch in watches:
+                stack.callback(watch.end)
+            with counting(device):
+                for victim in (
+                    "edgecore-edge-1",
+                    "mapper",
+                    "broker",
+                    "cloudcore",
+                    "mapper",
+                    "edgecore-edge-1",
+                ):
+                    chain.change(3)
+                    if victim == "mapper":
+                        mapper.kill()
+                        chain.change(2)
+                        mapper.start()
+                    elif victim == "broker":
+                        broker.close()
+                        chain.change(2)
+                        broker.enter_context(mosquitto(up.root, port))
+                    else:
+                        up.kill_child(victim)
+                chain.change(3)
+            last = str(device.counter)
+            eventually(
+                lambda: chain.agrees(last), seconds=90, what=f"{chain.level} and counter {last} everywhere"
+            )
         except AssertionError as exc:
-            raise AssertionError(f"{exc}\n{up.logs()}") from exc
-        finally:
-            mapper.kill()
-    assert device.level == level
+            raise AssertionError(f"{exc}\n{device.written}\n{chain.shown()}\n{up.logs()}") from exc
+        states = {name: watch.seen() for name, watch in zip(("chaos", "meter"), watches, strict=True)}
+    assert device.level == chain.level
     never_back([str(value) for value in device.written], "what the device was given")
-    assert len(states) > 5
-    for prop in ("level", "counter"):
-        never_back([state[prop][0] for state in states if prop in state], f"the reported {prop}")
-    never_back([state["level"][1] for state in states if "level" in state], "the desired level")
+    for name, prop, half in (
+        ("chaos", "level", 0),
+        ("chaos", "level", 1),
+        ("chaos", "counter", 0),
+        ("meter", "power", 0),
+        ("meter", "target", 1),
+    ):
+        values = [state[prop][half] for state in states[name] if prop in state]
+        assert len(set(values)) > 3
+        never_back(values, f"{prop} of {name}")
 
 
-def _change(up: Installation, level: int, times: int) -> int:
-    for _ in range(times):
-        level += 1
-        want(up, "chaos", 0, str(level))
-        time.sleep(0.2)
-    return level
+class Chain:
+    """Desired values from kubectl to a mapper's device and to an MQTT client, reports from both back to kubectl."""
+
+    def __init__(self, up: Installation, client: Mosquitto) -> None:
+        self._up = up
+        self._client = client
+        self.level = 1
+
+    def works(self) -> bool:
+        """Whether everything has gone both ways once."""
+        self._report()
+        return twins(self._up, "chaos")["level"] == ("1", "1") and twins(self._up, "meter")["power"][0] == "1"
+
+    def change(self, times: int) -> None:
+        """Change all there is to change."""
+        for _ in range(times):
+            self.level += 1
+            want(self._up, "chaos", 0, str(self.level))
+            want(self._up, "meter", 0, str(self.level))
+            self._report()
+            time.sleep(0.1)
+
+    def agrees(self, counter: str) -> bool:
+        """Whether both sides have the last values; an MQTT client repeats what was not answered."""
+        level = str(self.level)
+        power = twins(self._up, "meter").get("power", ("", ""))[0]
+        if power != level:
+            self._report()
+        here = "$hw/events/device/default/meter"
+        self._client.publish(f"{here}/twin/get", {"event_id": "last", "timestamp": 1}, check=False)
+        expected = [
+            answer["twin"]["target"]["expected"]["value"]
+            for answer in self._client.heard(f"{here}/twin/get/result")
+        ]
+        return (
+            twins(self._up, "chaos") == {"level": (level, level), "counter": (counter, "")}
+            and twins(self._up, "meter")["target"][1] == power == level
+            and expected[-1:] == [level]
+        )
+
+    def shown(self) -> str:
+        """What Kubernetes shows."""
+        return f"{self.level}: {twins(self._up, 'chaos')} {twins(self._up, 'meter')}"
+
+    def _report(self) -> None:
+        self._client.publish("$hw/events/device/default/meter/twin/update", update(self.level), check=False)

@@ -115,6 +115,19 @@ def http_object(name: str, node: str, port: int, level: int) -> dict[str, Any]:
     }
 
 
+def mqtt_objects(name: str, node: str, target: int) -> list[dict[str, Any]]:
+    """Model and Device of something that speaks MQTT itself and has no mapper: `power` is read, `target` is set."""
+    rows = [{"name": of, "type": "INT", "accessMode": "ReadWrite"} for of in ("target", "power")]
+    properties: list[dict[str, Any]] = [{"name": of, "reportToCloud": True} for of in ("target", "power")]
+    properties[0]["desired"] = {"value": str(target)}
+    head = {"apiVersion": _API, "metadata": {"name": name, "namespace": "default"}}
+    spec = {"deviceModelRef": {"name": name}, "nodeName": node, "properties": properties}
+    return [
+        {**head, "kind": "DeviceModel", "spec": {"protocol": "native", "properties": rows}},
+        {**head, "kind": "Device", "spec": {**spec, "protocol": {"protocolName": "native"}}},
+    ]
+
+
 @dataclass
 class MapperProcess:
     """A mapper that ships, as a process of its own."""
