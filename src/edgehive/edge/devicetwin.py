@@ -8,7 +8,7 @@ be stored has not happened, and its sender hears so.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -105,6 +105,7 @@ class DeviceTwin:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._clean: set[str] = set()
+        self._said_twice: set[tuple[str, str]] = set()
         self._reconcile = False
         self.stats = TwinStats()
         cloud.on_connection(self._connection)
@@ -372,6 +373,7 @@ class DeviceTwin:
             case Forget(device):
                 self._reports.forget(device)
                 self._clean.discard(device)
+                self._said_twice = {key for key in self._said_twice if key[0] != device}
             case Save():
                 pass
 
@@ -417,13 +419,25 @@ class DeviceTwin:
         if about is None:
             return
         device, kind = about[0], Kind(about[1])
-        self._reports.settled(device, kind, message.id, heard=heard)
+        names = self._reports.settled(device, kind, message.id, heard=heard)
+        self._say_again(device, names)
         if not heard:
             self.stats.given_up += 1
             log.warning("the cloud does not take reports of %s: does it know the device?", safe_label(device))
         elif self._reports.clean(device):
             self._clean.add(device)
         self._wake.set()
+
+    def _say_again(self, device: str, names: Iterable[str]) -> None:
+        """Report the first value of a twin twice: the original's cloud only makes room for it the first time."""
+        twins = self._core.devices[device].twins if device in self._core.devices else {}
+        for name in names:
+            key = (device, name)
+            if key in self._said_twice:
+                self._said_twice.discard(key)
+            elif (twin := twins.get(name)) is not None and twin.first:
+                self._said_twice.add(key)
+                self._reports.owe(device, Kind.TWINS, [name])
 
     def _forget_owed(self) -> None:
         """Note what the cloud has confirmed; late is early enough, a report may come twice."""

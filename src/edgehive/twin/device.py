@@ -56,6 +56,13 @@ class Twin(msgspec.Struct, frozen=True, gc=False):
         """Whether clients do not see it."""
         return self.metadata.type == values.DELETED
 
+    @property
+    def first(self) -> bool:
+        """Whether each of its values is the first one."""
+        return all(
+            v is None or (v.cloud == 0 and v.edge <= 1) for v in (self.expected_version, self.actual_version)
+        )
+
     def shown(self) -> MsgTwin:
         """As clients see it."""
         return MsgTwin(self.expected, self.actual, self.optional, self.metadata)

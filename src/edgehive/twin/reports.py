@@ -118,13 +118,19 @@ class Reports:
         """Let what has failed be tried again."""
         self._failed.clear()
 
-    def settled(self, device: str, kind: Kind, message_id: str, *, heard: bool) -> None:
-        """A report was answered, or (not `heard`) the cloud does not know the device or does not answer."""
+    def settled(self, device: str, kind: Kind, message_id: str, *, heard: bool) -> set[str]:
+        """A report was answered, or (not `heard`) the cloud does not know the device or does not answer.
+
+        Returns:
+            The twins the cloud has heard of.
+        """
         key = (device, kind)
         sent = self._sent.get(key)
         if sent is None or sent.message_id != message_id:
-            return  # an older one, from before a restart or a replacement
+            return set()  # an older one, from before a restart or a replacement
         del self._sent[key]
         if not heard:
             self._muted.add(device)
             self.owe(device, kind, sent.names)
+            return set()
+        return sent.names
