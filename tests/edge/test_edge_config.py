@@ -62,7 +62,7 @@ def test_file_is_laid_over_the_defaults() -> None:
             "modules: {edged: {tailoredKubeletConfig: {containerRuntimeEndpoint: 'tcp://x'}}}",
             "modules.edged.tailoredKubeletConfig.containerRuntimeEndpoint",
         ),
-        ("modules: {edged: {defaultPodNetwork: bridge}}", "modules.edged.defaultPodNetwork"),
+        ("modules: {edged: {defaultPodNetwork: tunnel}}", "modules.edged.defaultPodNetwork"),
         ("modules: {edgeHub: {httpServer: 'http://x'}}", "modules.edgeHub.httpServer"),
         ("database: {driverName: mysql}", "database.driverName"),
         ("kind: CloudCore", "kind"),

@@ -95,6 +95,10 @@ class Containerd:
 
     base: Path
     process: "subprocess.Popen[bytes] | None" = None
+    prefix: tuple[str, ...] = ()
+    """A command that starts another one, such as nsenter."""
+    plugins: str = ""
+    """Where the CNI plugins are; empty: there are none."""
     images: dict[str, list[str]] = field(
         default_factory=lambda: {BUSYBOX: ["sh"], PAUSE: ["sleep", "2147483647"]}
     )
@@ -122,7 +126,7 @@ class Containerd:
         """Start (again) the process alone."""
         log = (self.base / "containerd.log").open("ab")
         self.process = subprocess.Popen(
-            ["containerd", "--config", str(self.base / "config.toml")],
+            [*self.prefix, "containerd", "--config", str(self.base / "config.toml")],
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -202,7 +206,7 @@ oom_score = 0
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
 [plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "{self.base}/cni/bin"
+  bin_dir = "{self.plugins or f"{self.base}/cni/bin"}"
   conf_dir = "{self.base}/cni/net.d"
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "overlayfs"

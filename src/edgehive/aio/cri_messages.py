@@ -26,7 +26,7 @@ CONDITION = message(
 )
 RUNTIME_STATUS = message("RuntimeStatus", (1, "conditions", CONDITION, "*"))
 STATUS_REQUEST = message("StatusRequest", (1, "verbose", _B))
-STATUS_RESPONSE = message("StatusResponse", (1, "status", RUNTIME_STATUS))
+STATUS_RESPONSE = message("StatusResponse", (1, "status", RUNTIME_STATUS), (2, "info", _MAP))
 
 DNS = message("DNSConfig", (1, "servers", _S, "*"), (2, "searches", _S, "*"), (3, "options", _S, "*"))
 PORT = message(

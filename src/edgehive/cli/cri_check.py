@@ -2,16 +2,20 @@
 
 import argparse
 import asyncio
+import os
 from typing import Any
 
 from edgehive.aio import cri_messages
 from edgehive.aio.grpc import GrpcClient, GrpcError
 from edgehive.aio.protobuf import decode, encode
+from edgehive.edge.cni import directories_of, missing_plugins, others
 from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kit.text import safe_label
 
 NO_NETWORK = 3
-"""Exit code: the runtime works, but has no pod network (no CNI plugin is set up)."""
+"""Exit code: the runtime works, but has no pod network and no CNI plugins to make one with."""
+CAN_HAVE_NETWORK = 4
+"""Exit code: the runtime works and has CNI plugins, but nobody has configured a pod network."""
 
 _UNIMPLEMENTED = 12
 
@@ -23,21 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Print name and version of the runtime; the exit code tells whether it has a pod network.
+    """Print name and version of the runtime; the exit code tells of its pod network.
 
     Raises:
         UserError: nobody answers there, it speaks no CRI v1, or it is not ready.
     """
-    name, has_network = asyncio.run(_check(arguments.socket, arguments.seconds))
+    name, code = asyncio.run(_check(arguments.socket, arguments.seconds))
     print(name)
-    return 0 if has_network else NO_NETWORK
+    return code
 
 
-async def _check(path: str, seconds: float) -> tuple[str, bool]:
+async def _check(path: str, seconds: float) -> tuple[str, int]:
     client = GrpcClient(path, connect_timeout=seconds)
     try:
         version = await _ask(client, cri_messages.Version, seconds)
-        status = (await _ask(client, cri_messages.Status, seconds)).get("status") or {}
+        answer = await _ask(client, cri_messages.Status, seconds, verbose=True)
+        status = answer.get("status") or {}
     except Unreachable as exc:
         raise UserError(f"nothing answers at {path}: {exc}") from exc
     except GrpcError as exc:
@@ -57,9 +62,15 @@ async def _check(path: str, seconds: float) -> tuple[str, bool]:
                 f"{name} at {path} is not ready: {safe_label(condition.get('type', ''))} "
                 f"({safe_label(condition.get('message') or condition.get('reason', ''))})"
             )
-    return name, not missing
+    if not missing:
+        return name, 0
+    directories = directories_of(str((answer.get("info") or {}).get("config", "")))
+    possible = not others(directories) and not missing_plugins(directories)
+    return name, CAN_HAVE_NETWORK if possible and os.geteuid() == 0 else NO_NETWORK
 
 
-async def _ask(client: GrpcClient, method: cri_messages.Method, seconds: float) -> dict[str, Any]:
-    answer = await client.call(method.path, encode(method.request, {}), timeout=seconds)
+async def _ask(
+    client: GrpcClient, method: cri_messages.Method, seconds: float, **request: bool
+) -> dict[str, Any]:
+    answer = await client.call(method.path, encode(method.request, request), timeout=seconds)
     return decode(method.response, answer)

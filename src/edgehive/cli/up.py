@@ -27,7 +27,7 @@ from edgehive.cli.up_supervisor import Interrupted, Supervisor, write_state
 from edgehive.kit.errors import UserError
 
 _START_SECONDS = 60.0
-NO_NETWORK = 3  # exit code of `edgehive cri-check`
+NO_NETWORK, CAN_HAVE_NETWORK = 3, 4  # exit codes of `edgehive cri-check`
 
 
 def run_up(arguments: argparse.Namespace) -> int:
@@ -133,8 +133,8 @@ class _Up:
         if endpoint.startswith("process://"):
             endpoint = f"process://{home / 'process'}"
         config = edgecore_config(layout, self._options.ports, node, index, runtime_endpoint=endpoint)
-        if runtime.host_network:
-            config["modules"]["edged"]["defaultPodNetwork"] = "host"
+        if runtime.network:
+            config["modules"]["edged"]["defaultPodNetwork"] = runtime.network
         make_private(Path(config["modules"]["deviceTwin"]["dmiSockPath"]))
         write_config(home / "edgecore.yaml", "edgecore", config)
         token = home / "join-token"
@@ -259,7 +259,8 @@ class RuntimeChosen:
     """What edgecore's configuration says about the container runtime."""
 
     endpoint: str
-    host_network: bool = False
+    network: str = ""
+    """``defaultPodNetwork``, where the runtime has no network by itself."""
 
 
 def choose_runtime(options: UpOptions, console: Console, environment: dict[str, str]) -> RuntimeChosen:
@@ -287,7 +288,10 @@ def choose_runtime(options: UpOptions, console: Console, environment: dict[str, 
             console.done(
                 f"pods run in {said} ({path}); it has no CNI plugin, so they share the host's network"
             )
-            return RuntimeChosen(f"unix://{path}", host_network=True)
+            return RuntimeChosen(f"unix://{path}", "host")
+        if code == CAN_HAVE_NETWORK:
+            console.done(f"pods run in {said} ({path}); they get a bridge of their own")
+            return RuntimeChosen(f"unix://{path}", "bridge")
         reasons.append(said)
     if options.runtime == "cri" or options.cri_socket:
         raise UserError(
@@ -309,7 +313,7 @@ def _check_cri(socket_path: Path, environment: dict[str, str]) -> tuple[int, str
         check=False,
         cwd="/",
     )
-    said = result.stdout if result.returncode in (0, NO_NETWORK) else result.stderr
+    said = result.stdout if result.returncode in (0, NO_NETWORK, CAN_HAVE_NETWORK) else result.stderr
     lines = said.strip().splitlines() or [f"{socket_path} does not answer"]
     return result.returncode, lines[0].removeprefix("edgehive: error: ")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgehive import __version__
 from edgehive.aio.supervise import Service, supervise
 from edgehive.beehive.hive import Hive, Module
-from edgehive.edge.cgroups import NoCgroups, PodCgroups
+from edgehive.edge.app_pods import hierarchy, kubelet_api, pod_cgroups, set_up_network, uses_process
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import (
     bootstrap_file,
@@ -29,9 +29,9 @@ from edgehive.edge.hub_routes import META, Routes
 from edgehive.edge.metamanager import MetaManager
 from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
-from edgehive.edge.node_probe import Machine, NodeProbe, interface_address, local_address, running_kubelet
+from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
 from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
-from edgehive.edge.pods_config import cgroup_rules, pod_settings
+from edgehive.edge.pods_config import pod_settings
 from edgehive.edge.pods_settings import NodeFacts
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
@@ -41,9 +41,6 @@ from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
 
 if TYPE_CHECKING:
-    from edgehive.edge.cgroups_fs import Hierarchy
-    from edgehive.edge.kubelet_api import KubeletApi, Stats, Streams
-    from edgehive.edge.pods_manager import PodManager
     from edgehive.edge.stream import EdgeStream
 
 log = logging.getLogger(__name__)
@@ -272,7 +269,7 @@ class EdgeCore:
 
         agent = self._agent(hub, meta, runtime)
         machine = agent.machine
-        cgroups = self._cgroups(machine)
+        cgroups = pod_cgroups(self._edged, self._probe(), machine)
         api = self._api_for_pods
         pods = PodManager(
             runtime=runtime,
@@ -290,6 +287,8 @@ class EdgeCore:
             cgroups=cgroups,
         )
         services = [Service("node", agent.run), Service("pods", pods.run)]
+        if self._edged.default_pod_network == "bridge" and not uses_process(self._edged):
+            services.append(Service("pod network", lambda: set_up_network(self._edged, runtime), once=True))
         if self._kubelet.read_only_port:
             http = LocalHttp(
                 host=self._kubelet.address,
@@ -302,63 +301,12 @@ class EdgeCore:
                     "edgehive_outbox_messages": lambda: float(len(outbox)),
                     **self._gauges,
                 },
-                kubelet=self._kubelet_api(runtime, pods),
+                kubelet=kubelet_api(runtime, pods, self._edged, self._probe()),
             )
             services.append(Service("http", http.run))
             if self._config.modules.edge_stream.enable:
                 services.append(Service("tunnel", self._stream(hub).run))
         return services
-
-    def _cgroups(self, machine: Machine) -> PodCgroups:
-        hierarchy = self._hierarchy()
-        if hierarchy is None:
-            return NoCgroups()
-        from edgehive.edge.cgroups_fs import open_cgroups
-
-        return open_cgroups(cgroup_rules(self._kubelet, machine, processes=self._uses_process), hierarchy)
-
-    def _hierarchy(self) -> "Hierarchy | None":
-        """The cgroups of the machine, where pods are to have some of their own."""
-        if not self._kubelet.cgroups_per_qos or (self._uses_process and self._probe().memory_is_limited()):
-            return None  # processes stay within the limit that this service was given
-        from edgehive.edge.cgroups_fs import Hierarchy
-
-        made = Hierarchy()
-        return made if made.writable() or not self._uses_process else None
-
-    @property
-    def _uses_process(self) -> bool:
-        return self._kubelet.container_runtime_endpoint.startswith(_PROCESS)
-
-    def _kubelet_api(self, runtime: Runtime, pods: "PodManager") -> "KubeletApi":
-        from edgehive.edge.kubelet_api import KubeletApi
-
-        def stats() -> "Stats":
-            from edgehive.edge.kubelet_stats import NodeStats  # most nodes are never asked
-
-            return NodeStats(
-                node=self._node,
-                runtime=runtime,
-                containers=pods.containers,
-                probe=self._probe(),
-                root_directory=Path(self._edged.root_directory),
-                wall=time.time,
-            )
-
-        streams: Streams
-        if self._uses_process:
-            from edgehive.edge.kubelet_process import ProcessStreams
-            from edgehive.edge.process import ProcessRuntime
-
-            assert isinstance(runtime, ProcessRuntime)
-            streams = ProcessStreams(runtime)
-        else:
-            from edgehive.edge.cri import CriRuntime
-            from edgehive.edge.kubelet_cri import CriStreams
-
-            assert isinstance(runtime, CriRuntime)
-            streams = CriStreams(runtime)
-        return KubeletApi(runtime=runtime, streams=streams, wall=time.time, stats=stats)
 
     def _stream(self, hub: EdgeHub) -> "EdgeStream":
         """The tunnel for logs and exec; not even imported where it is off."""
@@ -421,11 +369,11 @@ class EdgeCore:
         )
 
     def _probe(self) -> NodeProbe:
-        uses_process = self._uses_process
+        processes = uses_process(self._edged)
         return NodeProbe(
             storage=Path(self._edged.root_directory),
-            images=_CONTAINERD_IMAGES if not uses_process and _CONTAINERD_IMAGES.is_dir() else None,
-            own_limits=uses_process,
+            images=_CONTAINERD_IMAGES if not processes and _CONTAINERD_IMAGES.is_dir() else None,
+            own_limits=processes,
         )
 
     def _address(self, connected_from: str = "") -> str:
@@ -454,7 +402,7 @@ class EdgeCore:
                 version=__version__,
                 clock=time.time,
                 new_id=new_id,
-                cgroups=self._hierarchy(),
+                cgroups=hierarchy(self._edged, self._probe()),
             )
         from edgehive.edge.cri import CriRuntime
 

@@ -194,8 +194,9 @@ class Edged(Section, frozen=True):
     report_event: bool = False
     root_directory: str = "/var/lib/kubelet"
     pod_sandbox_image: str = "kubeedge/pause:3.6"
-    default_pod_network: Literal["cni", "host"] = "cni"
-    """edgehive's own key: ``host`` puts every pod into the node's network, for nodes without a CNI plugin."""
+    default_pod_network: Literal["cni", "bridge", "host"] = "cni"
+    """edgehive's own key. ``bridge``: where the runtime has no CNI configuration, edgecore writes one of a bridge
+    of its own; ``host`` puts every pod into the node's network, for nodes without CNI plugins."""
     image_pull_progress_deadline: Natural = 60
     max_container_count: int = -1
     max_per_pod_container_count: int = 1

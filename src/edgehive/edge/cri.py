@@ -88,6 +88,11 @@ class CriRuntime:
                 return f"{condition.get('reason', '')}: {condition.get('message', '')}"
         return ""
 
+    async def own_config(self) -> str:
+        """The runtime's configuration as it tells it (containerd: JSON), for `edge.cni.directories_of`."""
+        answer = await self._call(cri.Status, verbose=True)
+        return str(answer.get("info", {}).get("config", ""))
+
     async def image_filesystem(self) -> str:
         """Return the mount point that holds the images; empty when the runtime does not say."""
         answer = await self._call(cri.ImageFsInfo)
