@@ -1,15 +1,28 @@
 """What people expect of a node's agent, through the real kubectl; processes and containers."""
 
 import json
+import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from edgehive.edge.cgroups_fs import Hierarchy
-from tests.support.installation import Installation, eventually
+from tests.support.installation import Installation, eventually, find_kubectl
 from tests.support.manifests import pod
+from tests.support.terminal import Terminal
+
+
+def run_kubectl(
+    made: Installation, *arguments: str, stdin: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    """Run kubectl with input; its outputs apart."""
+    command = [find_kubectl(), f"--kubeconfig={made.layout.kubeconfig}", *arguments]
+    environment = os.environ | {"HOME": str(made.root)}
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, env=environment)
+
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -186,3 +199,116 @@ def test_a_container_that_takes_too_much_memory_is_killed_for_it(either: Install
         return str(one.get("state", {}).get("terminated", {}).get("reason", ""))
 
     assert eventually(reason, what="it ends") == "OOMKilled"
+
+
+# --- logs with times ----------------------------------------------------------------------------------------
+
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z ")
+TALK = "for n in 1 2 3; do echo out $n; echo err $n >&2; sleep 1.1; done; exec sleep 1000"
+
+
+@pytest.fixture(scope="module")
+def talker(either: Installation) -> Installation:
+    """An installation with a pod of two containers; the first has said three lines on either output."""
+    body = pod("talker", TALK, hostNetwork=True, terminationGracePeriodSeconds=0)
+    second = {
+        "name": "other",
+        "image": "busybox:1.36",
+        "command": ["sh", "-c", "echo from the other; sleep 1000"],
+    }
+    body["spec"]["containers"].append(second)
+    either.apply(body)
+    either.running("app=talker", 1)
+    eventually(
+        lambda: "err 3" in either.kubectl("logs", "talker", "-c", "main", check=False), what="it has spoken"
+    )
+    return either
+
+
+def test_logs_have_times_and_are_chosen_by_them(talker: Installation) -> None:
+    def lines(*options: str) -> list[str]:
+        return talker.kubectl("logs", "talker", "-c", "main", *options).splitlines()
+
+    stamped = lines("--timestamps")
+    assert all(STAMP.match(line) for line in stamped)
+    assert sorted(STAMP.sub("", line) for line in stamped) == sorted(lines())
+    assert len(lines()) == 6
+    times = [line.split()[0] for line in stamped]
+    assert times == sorted(times)
+    third = next(line.split()[0] for line in stamped if line.endswith("out 3"))
+    assert sorted(lines(f"--since-time={third}")) == ["err 3", "out 3"]
+    assert len(lines("--since=1h")) == 6
+    assert lines("--tail=0") == []
+    assert len(lines("--tail=2")) == 2
+    assert len(lines("--since=1h", "--tail=1", "--timestamps")) == 1
+    assert talker.kubectl("logs", "talker", "-c", "main", "--limit-bytes=5") == lines()[0][:5]
+    everything = talker.kubectl("logs", "talker", "--all-containers", "--prefix").splitlines()
+    assert "[pod/talker/other] from the other" in everything
+    assert len(everything) == 7
+
+
+def test_nothing_is_younger_than_now(talker: Installation) -> None:
+    time.sleep(1.1)  # since has whole seconds
+    assert talker.kubectl("logs", "talker", "-c", "main", "--since=1s") == ""
+
+
+def test_previous_logs_are_those_of_the_container_before(either: Installation) -> None:
+    script = "if [ -e /mnt/twice/done ]; then echo second; exec sleep 1000; fi; : >/mnt/twice/done; echo first; exit 1"
+    volume = {
+        "volumes": [{"name": "t", "emptyDir": {}}],
+        "container": {"volumeMounts": [{"name": "t", "mountPath": "/mnt/twice"}]},
+    }
+    either.apply(pod("twice", script, hostNetwork=True, **volume))
+    eventually(
+        lambda: either.kubectl("logs", "twice", check=False) == "second\n", what="it was started again"
+    )
+    assert either.kubectl("logs", "twice", "--previous") == "first\n"
+    assert "previous terminated container" in either.kubectl(
+        "logs", "talker", "-c", "main", "-p", check=False
+    )
+
+
+# --- attach -------------------------------------------------------------------------------------------------
+
+
+def test_attach_joins_input_and_both_outputs(either: Installation) -> None:
+    script = 'while read -r x; do echo "got $x"; echo "no $x" >&2; [ "$x" = bye ] && exit 3; done'
+    either.apply(pod("joiner", script, hostNetwork=True, restartPolicy="Never", container={"stdin": True}))
+    either.running("app=joiner", 1)
+    done = run_kubectl(either, "attach", "-i", "joiner", stdin=b"one\nbye\n")
+    assert (done.returncode, done.stdout) == (0, b"got one\ngot bye\n"), done
+    assert b"no one\nno bye\n" in done.stderr
+    eventually(lambda: either.get("pod", "joiner")["status"]["phase"] == "Failed", what="it has ended")
+    assert "got bye" in either.kubectl("logs", "joiner")
+
+
+def test_attach_to_a_terminal_tells_its_size_and_echoes(either: Installation) -> None:
+    either.apply(pod("screen", "exec sh", hostNetwork=True, container={"stdin": True, "tty": True}))
+    either.running("app=screen", 1)
+    with Terminal(either, "attach", "-it", "screen", rows=37, columns=91) as terminal:
+        terminal.say("stty size; echo $((6 * 7)) there\r")
+        seen = terminal.until("42 there")
+        assert "37 91" in seen
+        terminal.resize(20, 50)
+        terminal.say("stty size\r")
+        terminal.until("20 50")
+
+
+def test_run_with_a_terminal_is_a_session(either: Installation) -> None:
+    overrides = json.dumps({"spec": {"hostNetwork": True}})
+    arguments = [
+        "run",
+        "session",
+        "-it",
+        "--rm",
+        "--restart=Never",
+        "--image=busybox:1.36",
+        f"--overrides={overrides}",
+        "--override-type=strategic",
+    ]
+    with Terminal(either, *arguments, "--command", "--", "sh") as terminal:
+        terminal.until("press", "$", "#", "If you")
+        terminal.say("\r")
+        terminal.say("echo $((40 + 2)) here; exit\r")
+        terminal.until("42 here")
+        terminal.until('pod "session" deleted')

@@ -75,7 +75,9 @@ class Bench:
 
     @property
     def log(self) -> str:
-        return (self.base / "logs" / "c" / "0.log").read_text()
+        """What was written so far, without times and streams."""
+        lines = (self.base / "logs" / "c" / "0.log").read_text().splitlines(keepends=True)
+        return "".join(line.split(" ", 3)[3] for line in lines)
 
     def pid(self, container: str, name: str = "pid") -> int:
         return int((self.base / "state" / "containers" / container / name).read_text().split()[0])
@@ -105,8 +107,8 @@ async def test_exit_codes_logs_environment_and_directory(bench: Bench) -> None:
     info = await bench.ended(await bench.start(script, env=odd))
     assert (info.exit_code, info.reason, info.image_id) == (7, "Error", "process")
     assert info.started_at <= info.finished_at <= time.time()
-    assert 'out\nerr\nit\'s "x"\n$HOME `id`|\n' in bench.log
-    assert bench.log.rstrip().endswith("/root")
+    assert 'out\nit\'s "x"\n$HOME `id`|\n' in bench.log.replace("err\n", "")
+    assert "/root\n" in bench.log
 
 
 async def test_names_that_a_shell_cannot_export_arrive_too(bench: Bench) -> None:
@@ -231,13 +233,18 @@ async def test_exec_sees_the_container_and_has_a_limit(bench: Bench) -> None:
         await bench.runtime.exec_sync(container, ["true"], 5)
 
 
-async def test_a_long_log_is_kept_within_bounds(bench: Bench) -> None:
-    container = await bench.start("head -c 12000000 /dev/zero | tr '\\0' x; echo; echo after; sleep 100")
-    await bench.until(lambda: (bench.base / "logs" / "c" / "0.log").stat().st_size > 11_000_000)
-    await bench.until(lambda: bench.log.endswith("after\n"))
-    await bench.runtime.container_status(container)
-    assert (bench.base / "logs" / "c" / "0.log").stat().st_size == 0
-    assert (bench.base / "logs" / "c" / "0.log.1").stat().st_size > 11_000_000
+async def test_a_log_is_rotated_without_losing_a_line(bench: Bench) -> None:
+    script = "n=0; while [ $n -lt 3000 ]; do n=$((n+1)); echo line $n; [ $((n % 300)) = 0 ] && sleep 0.1; done; sleep 100"
+    container = await bench.start(script)
+    path = bench.base / "logs" / "c" / "0.log"
+    for number in range(3):
+        await bench.until(lambda: path.exists() and path.stat().st_size)
+        path.rename(path.with_name(f"0.log.{number}"))
+        assert await bench.runtime.reopen_log(container)
+    parts = [path.with_name(f"0.log.{number}") for number in range(3)]
+    await bench.until(lambda: "line 3000\n" in path.read_text() + parts[2].read_text())
+    found = [line.split()[-1] for part in (*parts, path) for line in part.read_text().splitlines()]
+    assert found == [str(n) for n in range(1, 3001)]
 
 
 async def test_a_command_that_is_not_there_ends_like_in_a_shell(bench: Bench) -> None:
@@ -303,17 +310,26 @@ async def main():
     bench = Bench(base)
     c = await bench.start("cat etc/v/f $EDGEHIVE_ROOT/etc/v/f", mounts=[Mount(str(base / "v"), "/etc/v")])
     info = await bench.ended(c)
-    assert bench.log == "linkedlinked" and info.exit_code == 0, (bench.log, info)
+    assert bench.log.strip() == "linkedlinked" and info.exit_code == 0, (bench.log, info)
     await bench.runtime.remove_sandbox(info.sandbox_id)
 asyncio.run(main())
 """
 
+    other = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+    # setpriv itself may do what the user may not: a shell has to find out.
+    pythons = [sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"]
+    usable = [
+        p
+        for p in pythons
+        if not subprocess.run([*other, "sh", "-c", '"$0" -c pass', p], check=False).returncode
+    ]
+    if not usable:
+        pytest.skip("this Python cannot be run by another user")
     done = subprocess.run(
-        ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-B", "-c", program],
+        [*other, usable[0], "-B", "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    if "Permission denied" in done.stderr and "ehive" not in done.stderr:
-        pytest.skip("this Python cannot be run by another user")
     assert done.returncode == 0, done.stderr

@@ -24,9 +24,6 @@ _LOG_HEADERS = {"content-type": "text/plain"}
 class Streams(Protocol):
     """What a runtime does for an interactive client; each answers a request, usually with an upgrade."""
 
-    plain_logs: bool
-    """Log files hold the output as it is, without times."""
-
     async def exec(self, request: Request, container: ContainerInfo) -> Response: ...
     async def attach(self, request: Request, container: ContainerInfo) -> Response: ...
     async def port_forward(self, request: Request, sandbox: SandboxInfo) -> Response: ...
@@ -110,11 +107,6 @@ class KubeletApi:
         if len(parts) != 3 or request.method != "GET":
             raise _NotFound("404 page not found")
         query = parse_query(request.query, self._wall())
-        plain = self._streams.plain_logs
-        if plain and query.timestamps:
-            raise BadQuery("this node runs pods as processes, whose output carries no times")
-        if plain and query.stream:
-            raise BadQuery("this node runs pods as processes, whose two outputs are one")
         found = await self._containers(*parts)
         if query.previous:
             if len(found) < 2 and (not found or found[0].state is State.RUNNING):
@@ -135,7 +127,7 @@ class KubeletApi:
 
         if chosen.log_path and not Path(chosen.log_path).exists() and not query.follow:
             raise BadQuery(f'the log of container "{parts[2]}" is gone')
-        stream = read_log(Path(chosen.log_path), query, plain=plain, running=running)
+        stream = read_log(Path(chosen.log_path), query, running=running)
         return Response(200, headers=dict(_LOG_HEADERS), stream=stream, patient=True)
 
     # interactive

@@ -16,8 +16,6 @@ _PASSED = ("connection", "upgrade", "x-stream-protocol-version", "origin")
 class CriStreams:
     """Asks the CRI where to stream, and goes there."""
 
-    plain_logs = False
-
     def __init__(self, runtime: CriRuntime) -> None:
         self._runtime = runtime
 

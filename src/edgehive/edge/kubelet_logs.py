@@ -1,7 +1,6 @@
-"""Container logs for `kubectl logs`: CRI log files, and the plain ones of the process runtime.
+"""Container logs for `kubectl logs`, of files in the CRI's form: a line is ``TIME STREAM P|F TEXT``.
 
-A CRI line is ``TIME STREAM P|F TEXT``. Plain lines carry no time: `timestamps` cannot be had of them, and `since`
-takes them all or none by the time of the last one.
+Other lines are passed on as they are.
 """
 
 import asyncio
@@ -80,15 +79,12 @@ def _stamp(seconds: float) -> str:
 class LineFormat:
     """From the lines of a file to the bytes that a client sees; empty for those it does not see."""
 
-    def __init__(self, query: LogQuery, *, plain: bool) -> None:
+    def __init__(self, query: LogQuery) -> None:
         self._query = query
-        self._plain = plain
         self._partial = False
 
     def apply(self, line: bytes) -> bytes:
         """Format one line."""
-        if self._plain:
-            return line
         parts = line.split(b" ", 3)
         if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):
             return line
@@ -152,11 +148,11 @@ def _read_lines(path: Path, start: int) -> Iterator[tuple[bytes, int]]:
 
 
 async def read_log(
-    path: Path, query: LogQuery, *, plain: bool, running: Callable[[], Awaitable[bool]]
+    path: Path, query: LogQuery, *, running: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
     """The log, formatted, in pieces; while the container is `running` a follower gets what comes."""
     left = query.limit
-    async for piece in _pieces(path, query, plain=plain, running=running):
+    async for piece in _pieces(path, query, running=running):
         if left is not None:
             piece = piece[:left]
             left -= len(piece)
@@ -167,10 +163,10 @@ async def read_log(
 
 
 async def _pieces(
-    path: Path, query: LogQuery, *, plain: bool, running: Callable[[], Awaitable[bool]]
+    path: Path, query: LogQuery, *, running: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    form = LineFormat(query, plain=plain)
-    first, position = _beginning(path, query, form, plain=plain)
+    form = LineFormat(query)
+    first, position = _beginning(path, query, form)
     yield first
     if query.tail is None:
         for older in rotated(path):
@@ -192,16 +188,14 @@ async def _pieces(
         await asyncio.sleep(_POLL)
 
 
-def _beginning(path: Path, query: LogQuery, form: LineFormat, *, plain: bool) -> tuple[bytes, int]:
+def _beginning(path: Path, query: LogQuery, form: LineFormat) -> tuple[bytes, int]:
     """What `tail` and `since` want of what is there: formatted bytes, and where to read on."""
     if not path.exists():
         return b"", 0
     size = path.stat().st_size
-    if plain and query.since and _stamp(path.stat().st_mtime) < query.since:
-        return b"", size
     if query.tail is None:
         return b"", 0
-    if plain or not (query.since or query.stream):
+    if not (query.since or query.stream):
         return b"", last_lines(path, query.tail) if query.tail else size
     kept: deque[bytes] = deque(maxlen=min(query.tail, _MAX_TAIL))
     position = 0

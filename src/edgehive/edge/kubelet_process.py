@@ -12,7 +12,7 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from edgehive.aio.http import Request, Response
 from edgehive.aio.remotecommand import STDERR, STDOUT, Command, Session, websocket_response
@@ -21,6 +21,7 @@ from edgehive.edge.kubelet_logs import BadQuery
 from edgehive.edge.kubelet_streams import streams_of
 from edgehive.edge.process import ProcessRuntime
 from edgehive.edge.process_host import signal_group
+from edgehive.edge.process_monitor import HEAD, RESIZE, STDIN
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo
 
 _BLOCK = 32 << 10
@@ -30,8 +31,6 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 class ProcessStreams:
     """Serves the clients itself."""
-
-    plain_logs = True
 
     def __init__(self, runtime: ProcessRuntime) -> None:
         self._runtime = runtime
@@ -52,10 +51,15 @@ class ProcessStreams:
         return _respond(request, command, wanted)
 
     async def attach(self, request: Request, container: ContainerInfo) -> Response:
-        """Refused: nobody holds the pipes of a process that outlives edgecore."""
-        raise BadQuery(
-            "this node runs pods as processes, which cannot be attached to; use `kubectl logs -f` or `kubectl exec`"
-        )
+        """Join the container's command: what it writes from now on, and its input if it has one."""
+        wanted = streams_of(request)
+        letters = (("i", "stdin"), ("o", "stdout"), ("e", "stderr"))
+        flags = "".join(letter for letter, name in letters if wanted[name])
+
+        async def command(session: Session) -> int:
+            return await join_pipes(session, *await self._runtime.attach(container.id, flags))
+
+        return _respond(request, command, wanted)
 
     async def port_forward(self, request: Request, sandbox: SandboxInfo) -> Response:
         """Forward to ports of this machine, which is the pod's network."""
@@ -77,6 +81,48 @@ def _respond(request: Request, command: Command, wanted: dict[str, bool]) -> Res
     if response is None:
         raise BadQuery("the client offers no protocol for exec that is known here")
     return response
+
+
+async def join_pipes(session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """Move frames between a client and the monitor until the command has ended; that is a success."""
+
+    async def copy_in() -> None:
+        while True:
+            data = await session.stdin.get()
+            writer.write(HEAD.pack(STDIN, len(data)) + data)
+            await writer.drain()
+            if not data:
+                return
+
+    async def copy_sizes() -> None:
+        while True:
+            rows, columns = await session.resizes.get()
+            size = b"%d %d" % (rows, columns)
+            writer.write(HEAD.pack(RESIZE, len(size)) + size)
+
+    async def copy_out() -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                channel, length = HEAD.unpack(await reader.readexactly(HEAD.size))
+                await session.write(channel, await reader.readexactly(length))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            others = [
+                group.create_task(_quietly(copy_in()), name="attach-stdin"),
+                group.create_task(copy_sizes(), name="attach-size"),
+            ]
+            await copy_out()
+            for task in others:
+                task.cancel()
+    finally:
+        writer.close()
+    return 0
+
+
+async def _quietly(work: Coroutine[None, None, None]) -> None:
+    with contextlib.suppress(ConnectionError):
+        await work
 
 
 async def run_on_pipes(session: Session, arguments: Sequence[str], *, stdin: bool) -> int:

@@ -8,16 +8,15 @@ otherwise, and in addition, they are reachable below ``$EDGEHIVE_ROOT``, which i
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgehive.edge.process_files import PATH, ContainerFiles, container_cgroup, limits_of
+from edgehive.edge.process_files import PATH, ContainerFiles, container_cgroup, limits_of, streams_of
 from edgehive.edge.process_host import (
-    bound_log,
+    check_process_pod,
     container_processes,
     guard_writes,
     hash_text,
@@ -28,8 +27,10 @@ from edgehive.edge.process_host import (
     send_signal,
     signal_group,
 )
+from edgehive.edge.process_pipes import Channel, Monitor
 from edgehive.edge.process_shim import LAUNCH, SHIM, Identity, boot_id
 from edgehive.edge.process_state import ContainerRecord, ProcessState, SandboxRecord
+from edgehive.edge.process_watch import ShimWatch
 from edgehive.edge.runtime import (
     ContainerInfo,
     ContainerSpec,
@@ -78,7 +79,14 @@ class ProcessRuntime:
         self._boot = boot_id()
         self._sandboxes: dict[str, SandboxRecord] = {}
         self._containers: dict[str, ContainerRecord] = {}
-        self._watched: dict[str, int] = {}
+        self._monitor = Monitor(state_directory, died=self._lost_monitor)
+        self._watched = ShimWatch(
+            boot=self._boot,
+            directory=self._state.directory,
+            drains=lambda: self._monitor.alive,
+            ended=self._ended,
+        )
+        self._lost = False
         self._changed = asyncio.Event()
         self._changes: set[str] = set()
         self._opened = False
@@ -102,30 +110,24 @@ class ProcessRuntime:
         self._private = may_unshare()
         self._opened = True
         for container_id in self._containers:
-            self._watch(container_id)
+            self._watched.add(container_id)
+        if self._watched:
+            self._lost_monitor()  # it may have gone while nobody looked
 
-    def _watch(self, container_id: str) -> None:
-        """Have the loop tell when the shim ends; polling by relists does where that is not possible."""
-        shim = Identity.load(self._state.directory(container_id) / "shim")
-        if shim is None or container_id in self._watched or not shim.alive(self._boot):
-            return
-        try:
-            descriptor = os.pidfd_open(shim.pid)
-        except (AttributeError, OSError):
-            return
-        self._watched[container_id] = descriptor
-        asyncio.get_running_loop().add_reader(descriptor, self._ended, container_id)
+    def _lost_monitor(self) -> None:
+        self._lost = True
+        self._changed.set()
+
+    async def _tell_monitor(self) -> None:
+        """Have a new monitor take the pipes of what runs; with the old one all terminals went."""
+        for record in list(self._containers.values()):
+            if record.streams is not None and "t" not in record.streams and record.id in self._watched:
+                await self._monitor.ask("add", record.id, record.log_path, record.streams)
 
     def _ended(self, container_id: str) -> None:
-        self._unwatch(container_id)
         if (record := self._containers.get(container_id)) is not None:
             self._changes.add(record.labels.get(_POD_UID, ""))
             self._changed.set()
-
-    def _unwatch(self, container_id: str) -> None:
-        if (descriptor := self._watched.pop(container_id, None)) is not None:
-            asyncio.get_running_loop().remove_reader(descriptor)
-            os.close(descriptor)
 
     def _sandbox(self, sandbox_id: str) -> SandboxRecord:
         self._open()
@@ -148,22 +150,7 @@ class ProcessRuntime:
         return ""  # every pod is in the host's network
 
     async def check_pod(self, pod: Mapping[str, object]) -> None:
-        spec = pod.get("spec")
-        spec = spec if isinstance(spec, dict) else {}
-        if shutil.which("setsid") is None:
-            raise RuntimeFailure(
-                "SetsidRequired", "the process runtime needs the setsid program (util-linux)"
-            )
-        for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
-            if not one.get("command"):
-                text = (
-                    f'container "{one.get("name")}" has no command; this node runs pods as processes, without '
-                    "images, so the command must be in the pod"
-                )
-                raise RuntimeFailure("CommandRequired", text)
-            user = {**(spec.get("securityContext") or {}), **(one.get("securityContext") or {})}
-            if os.geteuid() != 0 and user.get("runAsUser") not in (None, os.geteuid()):
-                raise RuntimeFailure("CannotSwitchUser", "this node runs pods as processes of one user")
+        check_process_pod(pod)
 
     async def run_sandbox(self, spec: SandboxSpec) -> str:
         self._open()
@@ -226,7 +213,7 @@ class ProcessRuntime:
             raise RuntimeFailure("CommandRequired", f'container "{spec.name}" has no command')
         container_id = self._new_id()
         directory = self._state.directory(container_id)
-        log_path = Path(sandbox.log_directory) / spec.log_path
+        log_path = Path(sandbox.log_directory).absolute() / spec.log_path
         mounts = list(spec.mounts) if self._private else []
         record = ContainerRecord(
             id=container_id,
@@ -241,6 +228,7 @@ class ProcessRuntime:
             mount_points=[mount.container_path for mount in mounts],
             made_paths=missing_paths([mount.container_path for mount in mounts]),
             private_mounts=self._private,
+            streams=streams_of(spec),
         )
         if self._cgroups is not None and sandbox.cgroup_parent:
             record.cgroup = container_cgroup(sandbox.cgroup_parent, container_id)
@@ -268,7 +256,10 @@ class ProcessRuntime:
         record = self._container(container_id)
         directory = self._state.directory(container_id)
         wrapper = ["unshare", "-m", "--propagation", "slave"] if record.private_mounts else []
-        arguments = [str(self._shim), str(directory), record.log_path, *wrapper, "sh", "./start.sh"]
+        streams = record.streams or ""
+        terminal = await self._monitor.ask("add", container_id, record.log_path, streams)
+        kept = "once" if "o" in streams else "keep" if "i" in streams else "none"
+        arguments = [str(self._shim), str(directory), terminal, kept, *wrapper, "sh", "./start.sh"]
         record.started_at = self._clock()
         self._state.save_container(record)
         process = await asyncio.create_subprocess_exec(
@@ -288,7 +279,9 @@ class ProcessRuntime:
             if asyncio.get_running_loop().time() > deadline:
                 raise RuntimeFailure("RunContainerError", "the shim did not start the command")
             await asyncio.sleep(0.005)
-        self._watch(container_id)
+        self._watched.add(container_id)
+        if terminal:
+            await self._monitor.ask("started", container_id)
 
     async def stop_container(self, container_id: str, grace: float) -> None:
         record = self._container(container_id)
@@ -323,10 +316,12 @@ class ProcessRuntime:
             return
         if self._info(record).state is State.RUNNING:
             raise RuntimeFailure("RemoveContainerError", f'container "{record.name}" runs')
-        self._unwatch(container_id)
+        self._watched.remove(container_id)
         del self._containers[container_id]
         self._release_paths(record)
         self._remove_cgroup(record)
+        if self._monitor.alive:
+            await self._monitor.ask("forget", container_id)
         self._state.remove_container(container_id)
 
     def _remove_cgroup(self, record: ContainerRecord) -> None:
@@ -384,7 +379,6 @@ class ProcessRuntime:
         if not record.started_at:
             return State.CREATED
         if record.id in self._watched:
-            bound_log(Path(record.log_path))
             return State.RUNNING  # its shim is there, or the loop had said so
         directory = self._state.directory(record.id)
         exit_file = directory / "exit"
@@ -394,7 +388,6 @@ class ProcessRuntime:
         except (OSError, ValueError):
             identities = [Identity.load(directory / name) for name in ("shim", "pid")]
             if any(one is not None and one.alive(self._boot) for one in identities):
-                bound_log(Path(record.log_path))
                 return State.RUNNING
             if identities == [None, None] and self._clock() - record.started_at < _START_TIMEOUT:
                 return State.RUNNING  # the shim is about to write
@@ -474,7 +467,18 @@ class ProcessRuntime:
         return {}  # every pod is in the node's network
 
     async def reopen_log(self, container_id: str) -> bool:
-        return False  # the command itself has the file open
+        if self._container(container_id).streams is None:
+            return False  # the command itself has the file open
+        await self._monitor.ask("reopen", container_id)
+        return True
+
+    async def attach(self, container_id: str, flags: str) -> Channel:
+        """Join the pipes of a container, see `edge.process_monitor`; raises `RuntimeFailure`."""
+        if self._container(container_id).streams is None:
+            raise RuntimeFailure(
+                "AttachFailed", "the container was started by an edgecore that could not attach"
+            )
+        return await self._monitor.attach(container_id, flags)
 
     async def events(self) -> AsyncIterator[str]:
         """Yield the uid of a pod as soon as one of its commands has ended; one "" says that this works."""
@@ -485,11 +489,14 @@ class ProcessRuntime:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._lost:
+                self._lost = False
+                await self._tell_monitor()
             changes, self._changes = self._changes, set()
             for uid in changes:
                 yield uid
 
     async def close(self) -> None:
         """Let go of the processes; they run on."""
-        for container_id in list(self._watched):
-            self._unwatch(container_id)
+        self._watched.close()
+        self._monitor.close()

@@ -1,5 +1,6 @@
 """The files of one container of the process runtime: its working directory, variables and scripts."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,12 @@ def limits_of(spec: ContainerSpec) -> Limits:
     )
 
 
+def streams_of(spec: ContainerSpec) -> str:
+    """The flags of `edge.process_monitor` for a container's pipes."""
+    flags = (("t", spec.tty), ("i", spec.stdin), ("o", spec.stdin and spec.stdin_once))
+    return "".join(letter for letter, given in flags if given)
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerFiles:
     """Where one container's files are, and what goes into them besides its specification.
@@ -50,10 +57,14 @@ class ContainerFiles:
         """Make the directory; raises `OSError` or `RuntimeFailure`."""
         root = self.directory / "root"
         self.directory.mkdir(mode=0o700)
+        if not spec.tty:
+            for name in ("out", "err", *(["in"] if spec.stdin else [])):
+                os.mkfifo(self.directory / name, 0o600)
         root.mkdir(mode=0o755)
         link_mounts(root, spec.mounts)
         where = working_directory(root, spec.working_dir)
-        given = {"PATH": PATH, "HOME": str(root), "HOSTNAME": self.hostname} | dict(spec.env)
+        given = {"PATH": PATH, "HOME": str(root), "HOSTNAME": self.hostname}
+        given |= ({"TERM": "xterm"} if spec.tty else {}) | dict(spec.env)
         given |= {CONTAINER_VARIABLE: self.directory.name, ROOT_VARIABLE: str(root)}
         exports, prefix = env_script(given)
         user = user_prefix(spec.security)

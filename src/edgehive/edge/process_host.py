@@ -10,8 +10,6 @@ from pathlib import Path
 from edgehive.edge.process_shim import CONTAINER_VARIABLE
 from edgehive.edge.runtime import Mount, RuntimeFailure, Usage
 
-_LOG_LIMIT = 10 << 20
-
 
 def hash_text(text: str) -> int:
     """A stable number for a script's name."""
@@ -167,12 +165,19 @@ def _add(before: Usage, process: Path) -> Usage:
     )
 
 
-def bound_log(path: Path) -> None:
-    """Keep one older log and start the present one anew when it has grown too long.
-
-    The command holds the file open for appending, so it is emptied rather than renamed.
-    """
-    with contextlib.suppress(OSError):
-        if path.stat().st_size > _LOG_LIMIT:
-            shutil.copyfile(path, path.with_name(path.name + ".1"))
-            os.truncate(path, 0)
+def check_process_pod(pod: Mapping[str, object]) -> None:
+    """Refuse a pod that cannot be run as processes; raises `RuntimeFailure`."""
+    spec = pod.get("spec")
+    spec = spec if isinstance(spec, dict) else {}
+    if shutil.which("setsid") is None:
+        raise RuntimeFailure("SetsidRequired", "the process runtime needs the setsid program (util-linux)")
+    for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
+        if not one.get("command"):
+            text = (
+                f'container "{one.get("name")}" has no command; this node runs pods as processes, without '
+                "images, so the command must be in the pod"
+            )
+            raise RuntimeFailure("CommandRequired", text)
+        user = {**(spec.get("securityContext") or {}), **(one.get("securityContext") or {})}
+        if os.geteuid() != 0 and user.get("runAsUser") not in (None, os.geteuid()):
+            raise RuntimeFailure("CannotSwitchUser", "this node runs pods as processes of one user")

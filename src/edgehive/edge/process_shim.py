@@ -17,10 +17,11 @@ CONTAINER_VARIABLE = "EDGEHIVE_CONTAINER_ID"
 ROOT_VARIABLE = "EDGEHIVE_ROOT"
 
 SHIM = """\
-# usage: shim.sh DIRECTORY LOG COMMAND...
+# usage: shim.sh DIRECTORY TERMINAL INPUT COMMAND...   INPUT: keep, once or none
 cd "$1" || exit 1
-exec </dev/null >>"$2" 2>&1
-shift 2
+exec </dev/null >/dev/null 2>&1
+terminal=$2 input=$3
+shift 3
 trap : HUP INT TERM
 read -r boot </proc/sys/kernel/random/boot_id
 identity() {
@@ -30,7 +31,19 @@ identity() {
     echo "$pid ${20} $boot"
 }
 identity $$ >shim
-setsid "$@" &
+# Opened for both directions, a pipe neither blocks nor breaks while its reader is away.
+if [ -n "$terminal" ]; then
+    setsid -c "$@" <"$terminal" >"$terminal" 2>&1 &
+elif [ "$input" = keep ]; then
+    exec 3<>out 4<>err 5<>in
+    setsid "$@" <&5 >&3 2>&4 3>&- 4>&- 5>&- &
+elif [ "$input" = once ]; then
+    exec 3<>out 4<>err
+    setsid "$@" <in >&3 2>&4 3>&- 4>&- &
+else
+    exec 3<>out 4<>err
+    setsid "$@" </dev/null >&3 2>&4 3>&- 4>&- &
+fi
 child=$!
 identity "$child" >pid
 while :; do

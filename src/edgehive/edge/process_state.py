@@ -43,6 +43,8 @@ class ContainerRecord(msgspec.Struct):
     made_paths: list[str] = []
     """Directories and files made on the host so that mounts have a place; removed with the last user."""
     private_mounts: bool = False
+    streams: str | None = None
+    """How the monitor holds its pipes, see `edge.process_monitor`; None when it was started without one."""
     cgroup: list[str] = []
     """The components of its cgroup's path; none when it is in edgecore's."""
     started_at: float = 0.0
