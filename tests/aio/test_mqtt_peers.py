@@ -127,6 +127,30 @@ async def test_paho_publishes_and_receives_with_every_qos(lab: Lab, protocol: in
     assert lab.broker.stats.dropped == 0
 
 
+async def test_a_burst_reaches_a_subscriber_that_keeps_up_a_little_later(lab: Lab) -> None:
+    """The publisher is held up for moments; nothing is dropped though the queue is far smaller than the burst."""
+    one, two = await Paho(lab, client_id="one").start(), await Paho(lab, client_id="two").start()
+    await two.subscribe(("a", 2))
+    sender = await Raw.open(lab)
+    count = 20_000
+    for start in range(0, count, 1000):
+        numbers = range(start, start + 1000)
+        sender.writer.write(
+            b"".join(
+                encode_packet(Publish("a", b"%d" % n, n % 2, packet_id=(n % 60_000 + 1) * (n % 2)), V311)
+                for n in numbers
+            )
+        )
+        await sender.writer.drain()
+    await eventually(lambda: len(two.messages) + lab.broker.stats.dropped >= count, 30)
+    assert lab.broker.stats.dropped == 0
+    for qos in range(2):
+        assert [int(m.payload) for m in two.messages if m.qos == qos] == list(range(qos, count, 2))
+    await one.stop()
+    await two.stop()
+    sender.writer.close()
+
+
 @pytest.mark.parametrize("protocol", [paho.MQTTv311, paho.MQTTv5])
 async def test_a_session_of_paho_lasts(lab: Lab, protocol: int) -> None:
     more: dict[str, Any] = {}

@@ -367,6 +367,32 @@ def test_a_slow_reader_has_a_bounded_queue_and_disturbs_nobody() -> None:
     assert {int(p) % 2 for p in found} == {1}, "those of QoS 0 went first"
 
 
+def test_publishers_are_held_up_for_who_gets_on_and_not_for_long() -> None:
+    world = World(queue=10, in_flight=1)
+    sender, other = world.open(client_id="s"), world.open(client_id="o", keepalive=0)
+    other.subscribe("t", qos=1)
+    for number in range(1, 13):
+        assert world.broker.crowded(sender.peer, world.now) == []
+        sender.publish("t", qos=1, packet_id=number)
+    (session,) = world.broker.crowded(sender.peer, world.now)
+    assert session.client_id == "o"
+    assert session.crowded(world.now)
+    for number in range(13, 17):
+        sender.publish("t", qos=1, packet_id=number)
+    assert world.broker.crowded(other.peer, world.now) == [], "it has to be read: it owes acknowledgements"
+    world.now += 1.0
+    assert not session.crowded(world.now), "nothing has moved for a second"
+    for message in other.messages():
+        other.send(Ack(mp.PUBACK, message.packet_id))
+    assert not session.crowded(world.now), "one message a second is not worth waiting for"
+    world.now += 5.0
+    for message in other.messages():
+        other.send(Ack(mp.PUBACK, message.packet_id))
+    assert session.crowded(world.now), "it gets another chance after a pause"
+    other.hang_up()
+    assert not session.crowded(world.now)
+
+
 def test_a_client_that_takes_nothing_is_disconnected_in_the_end(world: World) -> None:
     client = world.open(keepalive=0)
     client.peer.stalled = world.now

@@ -14,7 +14,7 @@ from typing import cast
 
 from edgehive.aio.listening import listening_socket
 from edgehive.wire.mqtt_broker import Broker, Inbound
-from edgehive.wire.mqtt_session import Peer
+from edgehive.wire.mqtt_session import Peer, Session
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ _READ_BUFFER = 16 << 10
 """The smallest messages fill it with 2,700: some 20 ms of work during which nobody else gets his turn."""
 _WRITE_HIGH = 64 << 10
 _LINGER = 1.0
+_MOMENT = 0.01
 _RATE = 10_000.0
 _UNIT = 1024
 
@@ -37,6 +38,8 @@ class MqttServer:
         self.rate = rate
         self.throttled = 0
         """How often a client was not read for a while because it sent too fast."""
+        self.held_up = 0
+        """How often a client was not read for a moment because another one was behind."""
         self._handler = handler
         self._connections: dict[Peer, _Connection] = {}
         self._socket: socket.socket | None = None
@@ -156,6 +159,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._credit = server.rate
         self._credit_at = 0.0
         self._resume: asyncio.TimerHandle | None = None
+        self._waits_for: list[Session] = []
         self._abort: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -183,6 +187,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._server.broker.receive(peer, bytes(self._buffer[:nbytes]), now)
         self._server.settle()
         self._charge(max(float(peer.messages - before), nbytes / _UNIT), now)
+        crowded = self._server.broker.crowded(peer, now)
+        if crowded:
+            self._server.held_up += 1
+            self._waits_for = crowded
+            self._pause(_MOMENT)
 
     def pause_writing(self) -> None:
         self._peer.stalled = self._server.now()
@@ -204,13 +213,21 @@ class _Connection(asyncio.BufferedProtocol):
             return
         self._credit = min(rate, self._credit + (now - self._credit_at) * rate) - cost
         self._credit_at = now
-        if self._credit < 0 and self._resume is None and not self.transport.is_closing():
+        if self._credit < 0 and self._resume is None:
             self._server.throttled += 1
+            self._pause(-self._credit / rate + _MOMENT)
+
+    def _pause(self, seconds: float) -> None:
+        """Read nothing for so long."""
+        if self._resume is None and not self.transport.is_closing():
             self.transport.pause_reading()
-            loop = asyncio.get_running_loop()
-            self._resume = loop.call_later(-self._credit / rate + 0.01, self._read_on)
+            self._resume = asyncio.get_running_loop().call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
         self._resume = None
+        now = self._server.now()
+        self._waits_for = [session for session in self._waits_for if session.crowded(now)]
         with contextlib.suppress(RuntimeError):  # closed meanwhile
             self.transport.resume_reading()
+        if self._waits_for:
+            self._pause(_MOMENT)

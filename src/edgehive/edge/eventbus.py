@@ -275,6 +275,7 @@ class EventBus:
                 "edgehive_mqtt_not_retained_total": lambda: float(stats.not_retained),
                 "edgehive_mqtt_refused_total": lambda: float(stats.refused),
                 "edgehive_mqtt_throttled_total": lambda: float(server.throttled),
+                "edgehive_mqtt_held_up_total": lambda: float(server.held_up),
             }
         if subscriber is not None and publisher is not None:
             found |= {

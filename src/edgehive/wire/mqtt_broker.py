@@ -159,6 +159,15 @@ class Broker:
         if peer.session is not None:
             peer.session.pump()
 
+    def crowded(self, peer: Peer, now: float) -> list[Session]:
+        """For whom `peer`, which has just published, should wait a moment.
+
+        Who has messages to acknowledge himself does not wait: his acknowledgements would not be read.
+        """
+        crowded = [session for session in self._shared.crowded if session.crowded(now)]
+        self._shared.crowded.clear()
+        return crowded if peer.session is not None and not peer.session.in_flight else []
+
     def fail(self, peer: Peer, why: str) -> None:
         """End a connection whose message could not be taken care of; what we owe it is not sent."""
         if not peer.ended:

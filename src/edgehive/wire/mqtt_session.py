@@ -2,11 +2,12 @@
 
 A session outlives its connections where the client asked for that. Messages leave at once while the client reads;
 otherwise they wait in a queue with two bounds, messages and bytes. When it is full, the oldest message of QoS 0 goes,
-and where there is none the oldest of all, and is counted: of a device's values the newest counts.
+and where there is none the oldest of all, and is counted: of a device's values the newest counts. Before that comes to
+pass for a client that is there and getting on, those who publish to it are held up for a moment (`crowded`).
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgehive.wire import mqtt_packets as mp
@@ -16,6 +17,10 @@ from edgehive.wire.mqtt_properties import encode_properties, text, varint
 
 _OUT_HIGH: Final = 256 << 10
 """Bytes waiting to be written to one client's socket, from which on messages wait in its queue."""
+_PATIENCE: Final = 1.0
+"""Seconds without progress after which nobody is held up for a client."""
+_PACE: Final = 500
+"""Messages a second that a client has to take to be waited for: one that drips along slows nobody down further."""
 _OVERHEAD: Final = 200
 """What a waiting message costs besides its text, in bytes, roughly."""
 
@@ -37,11 +42,14 @@ class BrokerLimits:
     will: int = 16 << 10
     client_id: int = 512
     queue: int = 100
-    """Messages that wait for one client (`mqttSessionQueueSize`)."""
+    """Messages that wait for one absent client; for a present one, from where on publishers are held up
+    (`mqttSessionQueueSize`)."""
+    queue_present: int = 5_000
+    """Messages that wait for one present client."""
     queue_bytes: int = 4 << 20
     memory: int = 32 << 20
     """Bytes of all queues, and of all packets that have not come whole, each."""
-    in_flight: int = 32
+    in_flight: int = 100
     """Messages with QoS 1 or 2 sent to one client and not acknowledged."""
     receive_maximum: int = 100
     """Messages with QoS 2 of one client that it has not released."""
@@ -134,6 +142,8 @@ class Shared:
     limits: BrokerLimits
     stats: BrokerStats
     now: float
+    crowded: "dict[Session, None]" = field(default_factory=dict)
+    """Sessions whose queues have grown long since the shell last looked."""
 
 
 class Peer:
@@ -236,6 +246,10 @@ class Session:
         self._again: deque[int] = deque()
         self._window = shared.limits.in_flight
         self._last_id = 0
+        self._progress = shared.now
+        self._moved = 0
+        self._moved_since = shared.now
+        self._brisk = True
         self.waiting_bytes = 0
 
     @property
@@ -248,11 +262,25 @@ class Session:
         """Messages that the client has not acknowledged."""
         return len(self._flying)
 
+    def crowded(self, now: float) -> bool:
+        """Whether it is worth while to publish more slowly: the client is there, getting on, and behind."""
+        if self.peer is None or now >= self._progress + _PATIENCE:
+            return False
+        seconds = now - self._moved_since
+        if seconds >= 1.0:
+            self._brisk = seconds > 2.0 or self._moved >= _PACE * seconds
+            self._moved, self._moved_since = 0, now
+        if not self._brisk:
+            return False
+        limits = self._shared.limits
+        return len(self._queue) > limits.queue or self.waiting_bytes > limits.queue_bytes // 2
+
     # the client comes and goes
 
     def attach(self, peer: Peer, receive_maximum: int) -> None:
         """A connection took the session over; what was not acknowledged is sent again by `pump`."""
         self.peer = peer
+        self._progress = self._shared.now
         self.expires = None
         self.will_due = None
         self._window = min(self._shared.limits.in_flight, receive_maximum)
@@ -384,6 +412,8 @@ class Session:
             self._shared.stats.dropped += 1  # the client said it does not take it (3.1.2.11.4)
             return False
         peer.write(frame)
+        self._progress = self._shared.now
+        self._moved += 1
         self._shared.stats.sent += 1
         return True
 
@@ -404,15 +434,17 @@ class Session:
 
     def _enqueue(self, entry: _Entry) -> None:
         limits, stats, size = self._shared.limits, self._shared.stats, entry[0].size
-        while self._queue and (
-            len(self._queue) >= limits.queue or self.waiting_bytes + size > limits.queue_bytes
-        ):
+        if len(self._queue) >= (limits.queue if self.peer is None else limits.queue_present):
+            self._drop_one()
+        while self._queue and self.waiting_bytes + size > limits.queue_bytes:
             self._drop_one()
         if self.waiting_bytes + size > limits.queue_bytes or stats.waiting_bytes + size > limits.memory:
             stats.dropped += 1
             return
         self._queue.append(entry)
         self._count(size)
+        if len(self._queue) > limits.queue or self.waiting_bytes > limits.queue_bytes // 2:
+            self._shared.crowded[self] = None
 
     def _drop_one(self) -> None:
         at = next((i for i, entry in enumerate(self._queue) if not entry[1]), 0)
