@@ -123,7 +123,7 @@ def test_the_device_is_found_by_the_whole_path() -> None:
         (TWIN, []),
         (TWIN, {"twin": {"a": 1}}),
         (TWIN, {"twin": {}, "timestamp": 2**70}),
-        (TWIN, {"twin": {"a": {"actual": {"value": "x" * 4097}}}}),
+        (TWIN, {"twin": {"a": {"actual": {"value": "x" * 16385}}}}),
         (TWIN, b"{" * 200_000),
         (TWIN, b'"\xff"'),
         (TWIN, b"[" + b"0," * MAX_REPORT + b"0]"),

@@ -111,6 +111,7 @@ def _patch(device: CachedObject, place: DevicePlace, wanted: dict[str, str]) -> 
     """Made for exactly this version of the device, so that the generation after it is known."""
     meta = device.meta
     delivery = {"generation": meta.generation + 1, "version": place.version}
+    shown = {name: value or None for name, value in wanted.items()}  # what is empty is not there
     return msgspec.json.encode(
-        {"metadata": {"resourceVersion": meta.resource_version}, "status": {**wanted, "delivery": delivery}}
+        {"metadata": {"resourceVersion": meta.resource_version}, "status": {**shown, "delivery": delivery}}
     )

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _K = TypeVar("_K", bound=Hashable)
 
-_SOON: Final = 5
+_SOON: Final = 20
 """The first work of a key waits for this part of the interval: long enough for what came together."""
 
 

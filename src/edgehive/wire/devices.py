@@ -17,10 +17,10 @@ from edgehive.wire.message import MALFORMED, RESPONSE, UPDATE, Message, Stamp, c
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.resource import DEVICE, MEMBERSHIP, MEMBERSHIP_DETAIL, TWIN
 
-MAX_REPORT: Final = 256 * 1024
+MAX_REPORT: Final = 1 << 20
 """Largest report that is looked at, in bytes."""
-MAX_VALUE: Final = 4096
-"""Longest value of a property, in characters; KubeEdge's own edge takes 512 over MQTT."""
+MAX_VALUE: Final = 16 * 1024
+"""Longest value of a property, in characters; an edge takes 512 over MQTT, and as many as this from a mapper."""
 
 # -- down
 
