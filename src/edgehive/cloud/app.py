@@ -3,15 +3,13 @@
 import asyncio
 import datetime
 import logging
-import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from edgehive.aio.http import Handler, HttpServer
-from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
+from edgehive.aio.http import HttpServer
 from edgehive.aio.kubeclient import KubeClient, object_path
 from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
@@ -34,21 +32,18 @@ from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
 from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
+from edgehive.cloud.startup import kube_config, listen_http, persist, port_error
 from edgehive.cloud.stream_server import StreamServer
 from edgehive.cloud.stream_tunnel import TunnelServer
 from edgehive.cloud.synccontroller import SyncController
-from edgehive.cloud.tls import https_context, hub_context, stream_context, stream_keys
+from edgehive.cloud.tls import hub_context, stream_context, stream_keys
 from edgehive.cloud.trace import Tracer
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.upstream_nodes import NodeRequests
 from edgehive.cloud.upstream_objects import ObjectRequests
 from edgehive.cloud.upstream_pods import PodRequests
 from edgehive.cloud.world import Caches, ClusterView, SyncRecords
-from edgehive.kit.backoff import Backoff
-from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kube.api import KubeApi
-from edgehive.kube.kubeconfig import KubeConfig
-from edgehive.kube.status import ApiStatus
 from edgehive.wire.application import Application
 from edgehive.wire.classify import DEVICE_CONTROLLER, DYNAMIC_CONTROLLER
 from edgehive.wire.message import Message
@@ -116,7 +111,7 @@ class CloudCore:
         files, wanted = allow_open_files(), self._config.modules.cloud_hub.node_limit
         if files < wanted + _OTHER_FILES:
             log.warning("%d files may be open: too few for %d nodes (nodeLimit)", files, wanted)
-        kube = _kube_config(self._config)
+        kube = kube_config(self._config)
         self._kubernetes_ca = kube.ca_pem.decode("ascii", "replace")
         settings = self._config.kube_api_config
         client = KubeClient(kube, user_agent="cloudcore", qps=settings.qps, burst=settings.burst)
@@ -127,8 +122,8 @@ class CloudCore:
         secrets = SecretStore(api=api)
         pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
         install, devices = self._config.edgehive.install_crds, self._config.modules.device_controller.enable
-        await _persist(lambda: ensure_crds(api, install=install, devices=devices))
-        keys = await _persist(pki.load)
+        await persist(lambda: ensure_crds(api, install=install, devices=devices))
+        keys = await persist(pki.load)
         self.parts = parts = CloudParts(
             self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._shared
         )
@@ -157,7 +152,7 @@ class CloudCore:
         services: list[Service] = []
         https_port = 0
         if hub.enable and hub.https.enable:
-            https_port, service = await _http(
+            https_port, service = await listen_http(
                 "https",
                 parts.enrollment.handle,
                 (hub.https.address, hub.https.port),
@@ -169,7 +164,7 @@ class CloudCore:
         assert bind is not None, "checked by the configuration"
         if self._shared:
             bind = ("127.0.0.1", 0)
-        monitor_port, service = await _http("monitor", parts.monitor.handle, bind)
+        monitor_port, service = await listen_http("monitor", parts.monitor.handle, bind)
         services.append(service)
         self.ports = replace(self.ports, https=https_port, monitor=monitor_port)
         services.append(Service("hub", lambda: self._hub(parts)))
@@ -184,14 +179,14 @@ class CloudCore:
         try:
             tunnel_port = tunnels.listen(host, config.tunnel_port)
         except OSError as exc:
-            raise _port_error("tunnel", host, config.tunnel_port, exc) from exc
+            raise port_error("tunnel", host, config.tunnel_port, exc) from exc
         server, clients = stream_keys(config, parts.keys, self._kubernetes_ca)
         handler = StreamServer(tunnels=tunnels, node_of=parts.view.node_of)
         stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
         try:
             stream_port = await stream.listen(host, config.stream_port)
         except OSError as exc:
-            raise _port_error("stream", host, config.stream_port, exc) from exc
+            raise port_error("stream", host, config.stream_port, exc) from exc
         self.ports = replace(self.ports, tunnel=tunnel_port, stream=stream_port)
         return [Service("tunnel", tunnels.run), Service("stream", stream.run)]
 
@@ -208,7 +203,7 @@ class CloudCore:
         try:
             port = parts.hub.listen(where.address, where.port, shared=self._shared)
         except OSError as exc:
-            raise _port_error("websocket", where.address, where.port, exc) from exc
+            raise port_error("websocket", where.address, where.port, exc) from exc
         self.ports = replace(self.ports, websocket=port)
         parts.listening = True
         log.info(
@@ -439,57 +434,6 @@ class CloudParts:
     def _lacking(self) -> list[str]:
         lacking = [f"watching {i.gvr}" for i in self.caches.all() if not i.has_synced]
         return lacking if self.listening or self.hub is None else [*lacking, "listening for edges"]
-
-
-def _kube_config(config: CloudCoreConfig) -> KubeConfig:
-    wanted = config.kube_api_config
-    if wanted.kube_config:
-        found = load_kubeconfig(wanted.kube_config)
-    elif wanted.master:
-        return KubeConfig(server=wanted.master.rstrip("/"))
-    else:
-        found = load_in_cluster()
-    return replace(found, server=wanted.master.rstrip("/")) if wanted.master else found
-
-
-async def _http(
-    name: str, handler: Handler, bind: tuple[str, int], keys: CloudKeys | None = None, *, shared: bool = False
-) -> tuple[int, Service]:
-    host, port = bind
-    tls = https_context(keys.server, keys.ca.cert_pem) if keys is not None else None
-    server = HttpServer(handler, name=name, tls=tls)
-    try:
-        bound = await server.listen(host, port, shared=shared)
-    except OSError as exc:
-        raise _port_error(name, host, port, exc) from exc
-    return bound, Service(name, server.run)
-
-
-def _port_error(name: str, host: str, port: int, exc: OSError) -> UserError:
-    return UserError(
-        f"the {name} port {host}:{port} cannot be opened: {exc.strerror or exc}",
-        hint="another cloudcore may be running; ports are set in the configuration file",
-    )
-
-
-async def _persist(step: Callable[[], Awaitable[_T]]) -> _T:
-    """Carry out a step of the start, waiting for an API server that is not there yet."""
-    backoff = Backoff(0.5, 15.0, jitter=0.2, rng=random.random)
-    while True:
-        try:
-            return await step()
-        except Unreachable as exc:
-            problem: Exception = exc
-        except ApiStatus as exc:
-            if exc.code not in (408, 409, 429, 500, 502, 503, 504):
-                raise UserError(
-                    f"the API server refuses what cloudcore needs: {exc}",
-                    hint="cloudcore's account needs the rights of KubeEdge's ClusterRole",
-                ) from exc
-            problem = exc
-        delay = backoff.next()
-        log.warning("%s; again in %.1f s", problem, delay)
-        await asyncio.sleep(delay)
 
 
 async def _anything(application: Application) -> None:
