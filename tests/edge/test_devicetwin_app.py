@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import grpc
@@ -200,3 +202,21 @@ async def test_a_socket_path_that_is_too_long_is_refused(cloud, tmp_path):
     config = device_config(cloud, tmp_path / ("x" * 100))
     with pytest.raises(UserError, match="too long for a socket"):
         await EdgeCore(config).run()
+
+
+def test_what_is_off_is_not_even_imported():
+    code = (
+        "import sys, edgehive.edge.app; print(*(m for m in sys.modules if m.startswith(('edgehive', 'h2'))))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "edgehive.edge.hub" in loaded
+    parts = (
+        "edgehive.twin",
+        "edgehive.edge.devicetwin",
+        "edgehive.edge.dmi",
+        "edgehive.edge.app_devices",
+        "h2",
+    )
+    assert not [module for module in loaded if module.startswith(parts)]
