@@ -229,6 +229,20 @@ def test_a_device_report_that_is_never_answered_is_given_up_and_what_follows_goe
     assert outbox.stats.given_up == 2
 
 
+def test_device_reports_without_an_answer_do_not_hold_up_pods() -> None:
+    outbox = Outbox(store=Store(), limits=OutboxLimits(in_flight=4, reports=2))
+    reports = [report(f"d{n}") for n in range(5)]
+    for message in reports:
+        outbox.put(message)
+    assert outbox.take(0.0, 10) == reports[:2]
+    assert not outbox.wants_to_send()
+    outbox.put(pod := status())
+    assert outbox.wants_to_send()
+    assert outbox.take(0.0, 10) == [pod]
+    outbox.receive_answer(reply(reports[0]), 1.0)
+    assert outbox.take(1.0, 10) == [reports[2]]
+
+
 def test_a_lost_link_does_not_count_as_no_answer() -> None:
     outbox = Outbox(store=Store(), limits=OutboxLimits(unanswered=2, answer_timeout=10.0))
     outbox.put(report())

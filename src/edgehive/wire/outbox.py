@@ -47,6 +47,8 @@ class OutboxLimits:
     entries: int = 5_000
     """When full, `put` raises StorageError: the producer keeps its state and tries again."""
     in_flight: int = 16
+    reports: int = 8
+    """How many of those may be device reports: a cloud that answers none of them must not hold up pods."""
     answer_timeout: float = 30.0
     """Sent again when the cloud has not answered by then (the original answers most failures with silence)."""
     retry: float = 1.0
@@ -156,8 +158,7 @@ class Outbox:
     def take(self, now: float, limit: int) -> list[Message]:
         """The next messages to send, the longest waiting subject first, one in flight per subject."""
         taken: list[Message] = []
-        while self._ready and len(taken) < limit and len(self._flying) < self._limits.in_flight:
-            subject = next(iter(self._ready))
+        while len(taken) < limit and (subject := self._next_ready()) is not None:
             del self._ready[subject]
             item = self._lanes[subject].items[0]
             item.attempts += 1
@@ -170,7 +171,7 @@ class Outbox:
 
     def wants_to_send(self) -> bool:
         """Whether `take` would give something."""
-        return bool(self._ready) and len(self._flying) < self._limits.in_flight
+        return self._next_ready() is not None
 
     def expects(self, parent_id: str) -> bool:
         """Whether an answer to `parent_id` is for the outbox."""
@@ -214,7 +215,7 @@ class Outbox:
             item = lane.items[0]
             self._flying.pop(item.entry.message.id, None)
             item.unanswered += 1
-            if item.entry.message.source == TWIN_SOURCE and item.unanswered >= self._limits.unanswered:
+            if self._is_report(subject) and item.unanswered >= self._limits.unanswered:
                 self._remove_first(subject, lane)
                 self.stats.given_up += 1
                 self._given_up.append(item.entry)
@@ -239,6 +240,16 @@ class Outbox:
             self._ready[entry.subject] = None
         lane.items.append(_Item(entry))
         self._size += 1
+
+    def _next_ready(self) -> str | None:
+        """The longest waiting subject of which something may be sent now."""
+        if len(self._flying) >= self._limits.in_flight:
+            return None
+        full = sum(map(self._is_report, self._flying.values())) >= self._limits.reports
+        return next((s for s in self._ready if not (full and self._is_report(s))), None)
+
+    def _is_report(self, subject: str) -> bool:
+        return self._lanes[subject].items[0].entry.message.source == TWIN_SOURCE
 
     def _remove_first(self, subject: str, lane: _Lane) -> None:
         """Take the first entry of a subject out, for good."""
