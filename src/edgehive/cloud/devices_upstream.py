@@ -202,6 +202,10 @@ class DeviceReports:
             return self._refused(key, device, batch, exc)
         except EdgehiveError as exc:
             return self._put_back(key, device, batch, exc)
+        except BaseException:
+            device.state = None  # what was merged into it is not stored
+            device.waiting = batch + device.waiting
+            raise
         for node, message_id, _ in batch:
             self._answer(node, message_id, OK)
         self.stats.answered += len(batch)
