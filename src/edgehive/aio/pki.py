@@ -202,6 +202,10 @@ class Csr:
     common_name: str
     organizations: tuple[str, ...]
     has_extensions: bool
+    dns_names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    other_names: bool = False
+    """Whether it also asks for names of other kinds (e-mail, URI)."""
 
 
 def parse_csr(der: bytes) -> Csr:
@@ -226,7 +230,31 @@ def parse_csr(der: bytes) -> Csr:
         str(names[0].value) if len(names) == 1 else "",
         tuple(str(o.value) for o in organizations),
         len(list(csr.extensions)) > 0,
+        *_alternative_names(csr),
     )
+
+
+def pem_csr_to_der(pem: bytes) -> bytes:
+    """The DER of a CSR in PEM.
+
+    Raises:
+        CertificateError: it is none.
+    """
+    try:
+        csr = x509.load_pem_x509_csr(pem)
+    except ValueError as exc:
+        raise CertificateError("this is not a certificate signing request (PEM)") from exc
+    return csr.public_bytes(serialization.Encoding.DER)
+
+
+def _alternative_names(csr: x509.CertificateSigningRequest) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    try:
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return (), (), False
+    dns = tuple(names.get_values_for_type(x509.DNSName))
+    addresses = tuple(map(str, names.get_values_for_type(x509.IPAddress)))
+    return dns, addresses, len(list(names)) > len(dns) + len(addresses)
 
 
 def load_pair(cert: bytes, key: bytes) -> KeyPair:

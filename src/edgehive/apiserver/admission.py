@@ -26,6 +26,16 @@ _UNSCHEDULED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 _MIRROR = "kubernetes.io/config.mirror"
 
 
+def _say_who_asks(call: Call, obj: Object) -> None:
+    """Write into a certificate request who made it: approvers go by that."""
+    spec = obj.get("spec")
+    if isinstance(spec, dict):
+        for key in ("username", "groups", "uid", "extra"):
+            spec.pop(key, None)
+        spec |= {"username": call.user.name, "groups": list(call.user.groups)}
+        spec |= {key: value for key, value in (("uid", call.user.uid), ("extra", call.user.extra)) if value}
+
+
 def forbidden(call: Call, name: str, why: str, causes: list[dict[str, str]] | None = None) -> ApiStatus:
     """403, in the words of an admission plugin."""
     details: dict[str, Any] = {"name": name, "kind": call.resource}
@@ -79,6 +89,8 @@ class Admission:
                 meta = obj["metadata"]
                 meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), CRD_FINALIZER})
                 self._crd(call, obj)
+            case "certificatesigningrequests.certificates.k8s.io":
+                _say_who_asks(call, obj)
             case "devices.devices.kubeedge.io":
                 admit_device(call, obj, None, self._storage)
             case _:

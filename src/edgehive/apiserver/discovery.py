@@ -16,6 +16,7 @@ _VERBS: dict[str, tuple[str, ...]] = {
     "status": ("get", "patch", "update"),
     "scale": ("get", "patch", "update"),
     "finalize": ("update",),
+    "approval": ("get", "patch", "update"),
     "binding": ("create",),
     "eviction": ("create",),
     "token": ("create",),

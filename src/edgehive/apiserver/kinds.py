@@ -43,7 +43,7 @@ def prepare_create(info: ResourceInfo, obj: Object) -> None:
 
 def prepare_update(info: ResourceInfo, old: Mapping[str, Any], new: Object, subresource: str) -> Object:
     """Return the object that an update makes of `old`: each door lets only its own part through."""
-    if subresource in {"status", "finalize"}:
+    if subresource in {"status", "finalize", "approval"}:
         return _through_subresource(info, old, new, subresource)
     if has_status(info) and subresource != "binding":
         _keep(old, new, "status")
@@ -75,6 +75,11 @@ def _through_subresource(info: ResourceInfo, old: Mapping[str, Any], new: Object
         spec = dict(old.get("spec") or {})
         _keep(new.get("spec") or {}, spec, "finalizers")
         result["spec"] = spec
+    elif subresource == "approval":
+        # Whoever approves does not sign: only what is decided passes this door.
+        status = dict(old.get("status") or {})
+        _keep(new.get("status") or {}, status, "conditions")
+        result["status"] = status
     elif new.get("status") is not None:
         result["status"] = new["status"]
     else:

@@ -51,6 +51,7 @@ def run_control_plane(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
     from edgehive.aio.supervise import Service, supervise
     from edgehive.apiserver.app import ApiServer, ApiServerOptions
+    from edgehive.apiserver.csr_signer import sign
     from edgehive.cli.control_plane_nodes import NodeWatch
     from edgehive.cli.up_configs import write_private
     from edgehive.controllers.app import Controllers
@@ -71,7 +72,12 @@ async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(path, server.kubeconfig(client))
     api = server.local_api()
-    controllers = Controllers(api=api, clock=time.time, ca_pem=server.pki.ca_pem().encode("ascii"))
+    controllers = Controllers(
+        api=api,
+        clock=time.time,
+        ca_pem=server.pki.ca_pem().encode("ascii"),
+        sign=lambda request: sign(server.pki.path, request),
+    )
     watch = NodeWatch(
         api=api,
         started=time.time(),

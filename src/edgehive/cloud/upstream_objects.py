@@ -7,14 +7,13 @@ import msgspec
 
 from edgehive.cloud.edgerequest import Answers, EdgeRequest
 from edgehive.kube.api import STRATEGIC_PATCH, KubeApi
-from edgehive.kube.refs import CONFIGMAPS, EVENTS, GVR, SECRETS, SERVICEACCOUNTS, is_dns_subdomain
+from edgehive.kube.refs import CONFIGMAPS, CSRS, EVENTS, GVR, SECRETS, SERVICEACCOUNTS, is_dns_subdomain
 from edgehive.kube.status import bad_request, forbidden
 from edgehive.wire import resource as res
 
 PERSISTENT_VOLUMES: Final = GVR("", "v1", "persistentvolumes")
 PERSISTENT_VOLUME_CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
 VOLUME_ATTACHMENTS: Final = GVR("storage.k8s.io", "v1", "volumeattachments")
-CSRS: Final = GVR("certificates.k8s.io", "v1", "certificatesigningrequests")
 
 _CACHED: Final[Mapping[str, GVR]] = {res.CONFIGMAP: CONFIGMAPS, res.SECRET: SECRETS}
 _LIVE: Final[Mapping[str, tuple[GVR, str, bool]]] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgehive.aio.supervise import Service, supervise
 from edgehive.controllers.context import Context, Controller
+from edgehive.controllers.csr_signing import CsrSigning, Sign
 from edgehive.controllers.daemonset import DaemonSetController
 from edgehive.controllers.deployment import DeploymentController
 from edgehive.controllers.endpoints_controller import EndpointsController
@@ -47,8 +48,15 @@ class Controllers:
     """Scheduler and controllers over one Kubernetes API; `run` them as one service."""
 
     def __init__(
-        self, *, api: KubeApi, clock: Clock, ca_pem: bytes = b"", options: Options | None = None
+        self,
+        *,
+        api: KubeApi,
+        clock: Clock,
+        ca_pem: bytes = b"",
+        sign: Sign | None = None,
+        options: Options | None = None,
     ) -> None:
+        """Wire up; `ca_pem` is published in every namespace, `sign` makes serving certificates of nodes."""
         options = options or Options()
         self._counters: Counter[str] = Counter()
         self._informers = Informers(api=api)
@@ -75,6 +83,8 @@ class Controllers:
         ]
         if ca_pem:
             self._controllers.append(root_ca_publisher(context, ca_pem))
+        if sign is not None:
+            self._controllers.append(CsrSigning(context, sign))
         # Last, because it is content with metadata of kinds that nobody keeps whole.
         self._controllers.append(GarbageCollector(context, resources))
 

@@ -166,6 +166,14 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "ClusterRole": (_NAME, Column("Created At", type="date", path=".metadata.creationTimestamp")),
     "RoleBinding": _BINDING,
     "ClusterRoleBinding": _BINDING,
+    "CertificateSigningRequest": (
+        _NAME,
+        _AGE,
+        Column("SignerName", path=".spec.signerName"),
+        Column("Requestor", path=".spec.username"),
+        Column("RequestedDuration", path=".spec.expirationSeconds"),
+        Column("Condition", cell="csr_condition"),
+    ),
     "RuntimeClass": (_NAME, Column("Handler", path=".handler"), _AGE),
     "CSIDriver": (
         _NAME,

@@ -186,6 +186,12 @@ def _phase_or_terminating(obj: Object, _now: datetime) -> str:
     return str(dig(obj, "status", "phase") or "")
 
 
+def _csr_condition(obj: Object, _now: datetime) -> str:
+    decided = [str(c.get("type")) for c in dig(obj, "status", "conditions") or ()]
+    issued = ["Issued"] if dig(obj, "status", "certificate") else []
+    return ",".join([*decided, *issued]) or "Pending"
+
+
 _MODES = (
     ("ReadWriteOnce", "RWO"),
     ("ReadOnlyMany", "ROX"),
@@ -299,6 +305,7 @@ CELLS: Mapping[str, Cell] = {
     "claim_modes": _modes("status", "accessModes"),
     "volume_attributes_class": _text("spec", "volumeAttributesClassName", absent="<unset>"),
     "phase_or_terminating": _phase_or_terminating,
+    "csr_condition": _csr_condition,
     "binding_role": _binding_role,
     "binding_users": _subjects("User"),
     "binding_groups": _subjects("Group"),

@@ -352,6 +352,7 @@ KIND_CHECKS: Mapping[str, Callable[[Object], list[FieldError]]] = {
 """Checks of one object, by kind."""
 
 UPDATE_CHECKS: Mapping[str, Callable[[Object, Object], list[FieldError]]] = {
+    "CertificateSigningRequest": access.spec_is_fixed,
     "ClusterRoleBinding": access.role_ref_changes,
     "ConfigMap": _frozen_data,
     "CustomResourceDefinition": crd_changes,

@@ -1,4 +1,4 @@
-"""Roles and bindings (RBAC), runtime classes.
+"""Roles and bindings (RBAC), certificate requests, runtime classes.
 
 The form of the table is told in `kube.types.table`.
 """
@@ -45,6 +45,32 @@ Subject atomic # A user, a group or a service account.
   kind! string # User, Group or ServiceAccount.
   name! string # Name of it.
   namespace string # Namespace of a service account.
+@package io.k8s.api.certificates.v1
+CertificateSigningRequest # A request for a certificate.
+  apiVersion string # Group and version of this object.
+  kind string # What this object is.
+  metadata ObjectMeta # Name, labels and what else every object has.
+  spec! CertificateSigningRequestSpec # What is asked for, and by whom; cannot be changed.
+  status CertificateSigningRequestStatus # Whether it is approved, and the certificate.
+CertificateSigningRequestCondition # One thing that was decided about a request.
+  lastTransitionTime time # When the status last changed.
+  lastUpdateTime time # When it was last written.
+  message string # Explanation for people.
+  reason string # Explanation in one word.
+  status! string # True, False or Unknown.
+  type! string # Approved, Denied or Failed.
+CertificateSigningRequestSpec # What is asked for.
+  expirationSeconds int32 # How long the certificate should be good.
+  extra map:[]string # Further facts about who asks; set by the server.
+  groups []string atomic # Groups of who asks; set by the server.
+  request! bytes # The request as PEM.
+  signerName! string # Who is to sign, such as kubernetes.io/kubelet-serving.
+  uid string # UID of who asks; set by the server.
+  usages []string atomic # What the key is for.
+  username string # Who asks; set by the server.
+CertificateSigningRequestStatus # What came of a request.
+  certificate bytes # The certificate as PEM, once it is signed.
+  conditions []CertificateSigningRequestCondition key=type # What was decided.
 @package io.k8s.api.node.v1
 Overhead # What running a pod costs beside its containers.
   podFixed map:quantity # Resources of each pod.
