@@ -63,6 +63,12 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
+def public_key_pem(private: bytes) -> bytes:
+    """The public half of a private key in PEM, as PEM."""
+    public = serialization.load_pem_private_key(private, None).public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def new_key() -> ec.EllipticCurvePrivateKey:
     """A fresh P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())

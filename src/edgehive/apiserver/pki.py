@@ -49,6 +49,11 @@ class PkiDir:
         return self.path / f"{name}.key"
 
     @property
+    def token_key(self) -> Path:
+        """The public half of the key that signs service-account tokens, PEM."""
+        return self.path / "sa.pub"
+
+    @property
     def names_file(self) -> Path:
         """For which names the server's certificate was made, and until when: read without `cryptography`."""
         return self.path / "apiserver.names"
@@ -79,7 +84,12 @@ class PkiDir:
     def needs(self, names: Sequence[str], now: datetime.datetime) -> bool:
         """Tell whether `make` has anything to do."""
         stems = ("ca", "apiserver", *_CLIENTS)
-        files = [self.names_file, self.key("sa"), *(f(s) for s in stems for f in (self.cert, self.key))]
+        files = [
+            self.names_file,
+            self.key("sa"),
+            self.token_key,
+            *(f(s) for s in stems for f in (self.cert, self.key)),
+        ]
         if not all(path.is_file() for path in files):
             return True
         until, *known = self.names_file.read_text("ascii").split()
@@ -89,7 +99,7 @@ class PkiDir:
 
 def make(directory: PkiDir, names: Sequence[str], now: datetime.datetime) -> None:
     """Make what is missing or runs out; never replace the CA or the signing key."""
-    from edgehive.aio.pki import create_ca, issue, key_pem, load_pair, new_key
+    from edgehive.aio.pki import create_ca, issue, key_pem, load_pair, new_key, public_key_pem
 
     directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.cert("ca").is_file() and directory.key("ca").is_file():
@@ -99,6 +109,7 @@ def make(directory: PkiDir, names: Sequence[str], now: datetime.datetime) -> Non
         _write_pair(directory, "ca", ca)
     if not directory.key("sa").is_file():
         write_private(directory.key("sa"), key_pem(new_key()))
+    write_private(directory.token_key, public_key_pem(directory.key("sa").read_bytes()))
     known = directory.names_file.read_text("ascii").split()[1:] if directory.names_file.is_file() else []
     wanted = sorted({*names, *known, *_ALWAYS})
     days = 3650

@@ -29,6 +29,7 @@ from edgehive.cloud.monitor import CloudMetrics, Monitor
 from edgehive.cloud.nodes import NodeSettings, NodeTable, Route
 from edgehive.cloud.ownership import Ownership
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
+from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
@@ -51,6 +52,9 @@ from edgehive.wire.objectsync import SyncWriter
 from edgehive.wire.pool import PoolLimits
 
 log = logging.getLogger(__name__)
+
+AUTHORIZATION: Final = "requireAuthorization"
+"""The feature gate for authorization at the edge, as KubeEdge names it."""
 
 _T = TypeVar("_T")
 
@@ -122,7 +126,8 @@ class CloudCore:
         secrets = SecretStore(api=api)
         pki = CloudPki(secrets=secrets, hub=self._config.modules.cloud_hub, wall=self._wall)
         install, devices = self._config.edgehive.install_crds, self._config.modules.device_controller.enable
-        await persist(lambda: ensure_crds(api, install=install, devices=devices))
+        policy = self._config.feature_gates.get(AUTHORIZATION, False)
+        await persist(lambda: ensure_crds(api, install=install, devices=devices, policy=policy))
         keys = await persist(pki.load)
         self.parts = parts = CloudParts(
             self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._shared
@@ -141,6 +146,8 @@ class CloudCore:
             services.append(Service("dynamic controller", parts.watches.run))
         if parts.devices is not None:
             services += parts.devices.services()
+        if parts.policy is not None:
+            services += parts.policy.services()
         if parts.audit is not None:
             services.append(Service("access audit", parts.audit.run))
         if self._config.modules.sync_controller.enable:
@@ -250,7 +257,10 @@ class CloudParts:
                 api=api, stamp=self.stamp, impersonate=impersonate, settings=own.devices
             )
         view = self.devices.view if self.devices is not None else None
-        self.caches = Caches(api=api, more=self.devices.caches.all() if self.devices is not None else ())
+        gated = config.feature_gates.get(AUTHORIZATION, False)
+        self.policy = PolicyController(api=api, stamp=self.stamp) if gated else None
+        modules = [module for module in (self.devices, self.policy) if module is not None]
+        self.caches = Caches(api=api, more=tuple(i for m in modules for i in m.caches.all()))
         self.requested = Requested(
             api=api,
             connected=lambda node: self.nodes.connected(node),
@@ -266,7 +276,7 @@ class CloudParts:
             location=location,
             records=self.records,
             requested=self.requested,
-            devices=view,
+            views=[module.view for module in modules],
         )
         self.writer = SyncWriter(interval=own.delivery.record_interval, rate=own.delivery.record_rate)
         self.sync = SyncController(
@@ -309,6 +319,8 @@ class CloudParts:
         self.downstream.start()
         if self.devices is not None:
             self.devices.connect(self.nodes)
+        if self.policy is not None:
+            self.policy.connect(self.nodes, pods=self.caches.pods, machines=self.caches.nodes)
         ca_pem = keys.ca.cert_pem
         self.hub = (
             CloudHub(
@@ -347,6 +359,7 @@ class CloudParts:
             records=self.records,
             audit=self.audit,
             devices=self.devices,
+            policy=self.policy,
         )
         tracer = Tracer(nodes=self.nodes, view=self.view)
         self.monitor = Monitor(collect=metrics.collect, lacking=self._lacking, trace=tracer.trace)

@@ -10,6 +10,7 @@ from edgehive.kit.errors import UserError
 from edgehive.kube.api import KubeApi, ListOptions
 from edgehive.kube.crd import kubeedge_crds
 from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, device_crds
+from edgehive.kube.crd_policy import SERVICE_ACCOUNT_ACCESSES, policy_crd
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CRDS, GVR, OBJECTSYNCS
 from edgehive.kube.status import ApiStatus
 
@@ -20,15 +21,16 @@ _DEVICES: Final = (DEVICE_MODELS, DEVICES, DEVICE_STATUSES)
 _SERVED_WITHIN = 30.0  # seconds a new definition may take to be served
 
 
-async def ensure_crds(api: KubeApi, *, install: bool, devices: bool = False) -> None:
-    """Make sure that both record kinds are served, and with `devices` their three kinds.
+async def ensure_crds(api: KubeApi, *, install: bool, devices: bool = False, policy: bool = False) -> None:
+    """Make sure that both record kinds are served, with `devices` their three kinds, with `policy` its one.
 
     Raises:
         UserError: they are missing and may not be created.
         Unreachable: the API server is not there.
     """
-    manifests = {crd["metadata"]["name"]: crd for crd in (*kubeedge_crds(), *device_crds())}
-    for gvr in (*_NEEDED, *(_DEVICES if devices else ())):
+    manifests = {crd["metadata"]["name"]: crd for crd in (*kubeedge_crds(), *device_crds(), policy_crd())}
+    wanted = (*_NEEDED, *(_DEVICES if devices else ()), *((SERVICE_ACCOUNT_ACCESSES,) if policy else ()))
+    for gvr in wanted:
         if await _served(api, gvr):
             continue
         hint = "apply KubeEdge's CRDs (build/crds), or let cloudcore create them"

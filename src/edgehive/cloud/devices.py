@@ -61,6 +61,11 @@ class DeviceView:
         self._caches = caches
         self._index = index
 
+    @property
+    def types(self) -> frozenset[str]:
+        """Devices and models, as they stand in resource strings."""
+        return frozenset(_TYPES)
+
     def knows(self, record: SyncRecord) -> bool:
         """Whether `record` stands for a device or a model."""
         return record.api_version == DEVICES.api_version and record.kind in _GVRS

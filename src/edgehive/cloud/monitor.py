@@ -15,6 +15,7 @@ from edgehive.cloud.https import EnrollmentApi
 from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.metrics import Histogram, Metric, render, single
 from edgehive.cloud.nodes import LATENCY_BUCKETS, NodeTable
+from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.world import SyncRecords
@@ -82,6 +83,7 @@ class CloudMetrics:
         records: SyncRecords,
         audit: AccessAudit | None = None,
         devices: DeviceController | None = None,
+        policy: PolicyController | None = None,
     ) -> None:
         self._nodes = nodes
         self._hub = hub
@@ -92,6 +94,7 @@ class CloudMetrics:
         self._records = records
         self._audit = audit
         self._devices = devices
+        self._policy = policy
 
     def collect(self) -> Iterable[Metric | Histogram]:
         """Every metric."""
@@ -106,6 +109,8 @@ class CloudMetrics:
         yield from self._requests()
         if self._devices is not None:
             yield from self._devices.metrics()
+        if self._policy is not None:
+            yield from self._policy.metrics()
         yield from _process()
 
     def _deliveries(self) -> Iterable[Metric | Histogram]:

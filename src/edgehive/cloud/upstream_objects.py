@@ -1,15 +1,19 @@
 """What an edge reads from the cluster, and the events and certificate requests it hands in."""
 
+import base64
+import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from edgehive.aio.pki import CertificateError, parse_csr, pem_csr_to_der
 from edgehive.cloud.edgerequest import Answers, EdgeRequest
 from edgehive.kube.api import STRATEGIC_PATCH, KubeApi
 from edgehive.kube.refs import CONFIGMAPS, CSRS, EVENTS, GVR, SECRETS, SERVICEACCOUNTS, is_dns_subdomain
 from edgehive.kube.status import bad_request, forbidden
 from edgehive.wire import resource as res
+from edgehive.wire.endpoint import NODE_USER_PREFIX
 
 PERSISTENT_VOLUMES: Final = GVR("", "v1", "persistentvolumes")
 PERSISTENT_VOLUME_CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
@@ -56,8 +60,13 @@ class ObjectRequests:
         return request.query_answer(await self._api.get(gvr, request.name, options))
 
     async def create_csr(self, request: EdgeRequest) -> Answers:
-        """Hand in a certificate request: an ``ObjectResp``."""
-        body = request.body() | {"apiVersion": CSRS.api_version, "kind": "CertificateSigningRequest"}
+        """Hand in a certificate request, for the node's own name only: an ``ObjectResp``."""
+        body = request.body()
+        spec = body.get("spec")
+        subject = _subject(spec.get("request") if isinstance(spec, dict) else None)
+        if subject != NODE_USER_PREFIX + request.node:
+            raise forbidden(f'the certificate request is not for node "{request.node}"')
+        body |= {"apiVersion": CSRS.api_version, "kind": "CertificateSigningRequest"}
         raw = await self._api.create(CSRS, msgspec.json.encode(body), request.options())
         return request.object_answer(raw, version=False)
 
@@ -107,3 +116,11 @@ class ObjectRequests:
                 raise bad_request("an event patch needs patchData")
             await self._api.patch(EVENTS, name, patch.encode(), STRATEGIC_PATCH, options)
         return None
+
+
+def _subject(request: object) -> str:
+    """Whom a certificate request (base64 of PEM) is for; empty when it is none."""
+    try:
+        return parse_csr(pem_csr_to_der(base64.b64decode(str(request or "")))).common_name
+    except (CertificateError, binascii.Error):
+        return ""

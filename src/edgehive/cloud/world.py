@@ -1,18 +1,17 @@
 """What the cluster looks like from its watch caches, as the per-node cores and the edge controller ask for it."""
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
 from edgehive.aio.informer import Informer
-from edgehive.cloud.devices import DeviceView
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.requested import Requested
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kube.api import KubeApi, WriteOptions
 from edgehive.kube.reflector import CachedObject as Cached
-from edgehive.kube.reflector import decode_cached
+from edgehive.kube.reflector import Key, decode_cached
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CONFIGMAPS, GVR, NODES, OBJECTSYNCS, PODS, SECRETS
 from edgehive.kube.status import ApiStatus
 from edgehive.wire.cloudnode import CachedObject, Missing, Unknown
@@ -107,6 +106,22 @@ class SyncRecords:
         return sum(map(len, self._nodes.values()))
 
 
+class ObjectView(Protocol):
+    """What a module of its own (devices, policies) knows of the objects that it brings to edges."""
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Their types, as they stand in resource strings."""
+        ...
+
+    def knows(self, record: SyncRecord) -> bool: ...
+    def find(self, record: SyncRecord) -> CachedObject | Missing | Unknown: ...
+    async def fetch(self, record: SyncRecord) -> CachedObject | Missing | Unknown: ...
+    def assigned(self, node: str) -> Iterable[CachedObject]: ...
+    def meant_for(self, kind: str, key: Key) -> Iterable[str]: ...
+    def wanted_version(self, kind: str, key: Key) -> str: ...
+
+
 class ClusterView:
     """Speaks `wire.cloudnode.World` over the caches."""
 
@@ -118,10 +133,11 @@ class ClusterView:
         location: LocationIndex,
         records: SyncRecords,
         requested: Requested | None = None,
-        devices: DeviceView | None = None,
+        views: Sequence[ObjectView] = (),
     ) -> None:
+        """`views` are those of the modules that are on."""
         self._api = api
-        self._devices = devices
+        self._views = tuple(views)
         self._caches = caches
         self._location = location
         self._records = records
@@ -131,8 +147,9 @@ class ClusterView:
         """The object that `record` stands for."""
         if self._requested is not None and self._requested.knows(record):
             return self._requested.find(record)
-        if self._devices is not None and self._devices.knows(record):
-            return self._devices.find(record)
+        for view in self._views:
+            if view.knows(record):
+                return view.find(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -156,8 +173,8 @@ class ClusterView:
             found = self._caches.pods.get(*key)
             if found is not None:
                 yield self._convert(PODS, found)
-        if self._devices is not None:
-            yield from self._devices.assigned(node)
+        for view in self._views:
+            yield from view.assigned(node)
 
     def records(self, node: str) -> Iterable[SyncRecord] | None:
         """The node's records; ``None`` while they are not known."""
@@ -169,8 +186,9 @@ class ClusterView:
         """Ask the API server itself for the object of `record`; `Unknown` if it cannot be asked."""
         if self._requested is not None and self._requested.knows(record):
             return await self._requested.fetch(record)
-        if self._devices is not None and self._devices.knows(record):
-            return await self._devices.fetch(record)
+        for view in self._views:
+            if view.knows(record):
+                return await view.fetch(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -201,14 +219,13 @@ class ClusterView:
                 return (node,) if node else ()
             case "configmap" | "secret":
                 return self._location.nodes((kind, namespace, name))
-            case "device" | "devicemodel" if self._devices is not None:
-                return self._devices.meant_for(kind, (namespace, name))
-        return ()
+        return next((v.meant_for(kind, (namespace, name)) for v in self._views if kind in v.types), ())
 
     def wanted_version(self, kind: str, namespace: str, name: str) -> str:
         """The version that those nodes should have; "" for an object that does not exist."""
-        if kind in ("device", "devicemodel"):
-            return self._devices.wanted_version(kind, (namespace, name)) if self._devices is not None else ""
+        for view in self._views:
+            if kind in view.types:
+                return view.wanted_version(kind, (namespace, name))
         gvr = _BY_KIND.get({"configmap": "ConfigMap"}.get(kind, kind.capitalize()))
         found = self._caches.of(gvr).get(namespace, name) if gvr is not None else None
         return self._convert(gvr, found).version if gvr is not None and found is not None else ""

@@ -1,0 +1,116 @@
+"""What a ServiceAccountAccess says of a service account: the bindings that apply to it, and their roles' rules; pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from edgehive.kit.malformed import MALFORMED
+from edgehive.kube.rbac import Who, binds, parse_binding
+from edgehive.kube.selectors import LabelSelector
+from edgehive.kube.status import ApiStatus
+
+Object = dict[str, Any]
+_ACCOUNT: Final = ("automountServiceAccountToken", "imagePullSecrets", "secrets")
+_META: Final = ("name", "namespace", "labels")
+_RULE: Final = ("verbs", "apiGroups", "resources", "resourceNames", "nonResourceURLs")
+
+
+class Roles:
+    """Every role and binding, as raw objects."""
+
+    def __init__(
+        self,
+        *,
+        roles: Iterable[bytes],
+        cluster_roles: Iterable[bytes],
+        bindings: Iterable[bytes],
+        cluster_bindings: Iterable[bytes],
+    ) -> None:
+        self._roles = {(m["namespace"], m["name"]): o for o in map(_decode, roles) if (m := _meta(o))}
+        self._cluster = {_meta(o)["name"]: o for o in map(_decode, cluster_roles)}
+        self._bindings = list(bindings)
+        self._cluster_bindings = list(cluster_bindings)
+
+    def spec(self, account: bytes) -> Object:
+        """The spec for a service account; the same for the same rights, whatever order things came in."""
+        obj = _decode(account)
+        meta = _meta(obj)
+        namespace, name = meta["namespace"], meta["name"]
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        who = Who(f"system:serviceaccount:{namespace}:{name}", groups)
+        shown = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _kept(meta, _META)}
+        spec: Object = {
+            "serviceAccount": shown | _kept(obj, _ACCOUNT),
+            "serviceAccountUid": meta.get("uid", ""),
+        }
+        everywhere = list(self._applying(self._cluster_bindings, who, "clusterRoleBinding"))
+        here = list(self._applying(self._bindings, who, "roleBinding", namespace))
+        if everywhere:
+            spec["accessClusterRoleBinding"] = everywhere
+        if here:
+            spec["accessRoleBinding"] = here
+        return spec
+
+    def _applying(
+        self, bindings: Iterable[bytes], who: Who, kind: str, namespace: str | None = None
+    ) -> Iterator[Object]:
+        found = []
+        for raw in bindings:
+            parsed = parse_binding(raw)
+            if parsed is None or (namespace is not None and parsed.namespace != namespace):
+                continue
+            if not binds(parsed, who):
+                continue
+            rules = self._rules(parsed.namespace if parsed.role_kind == "Role" else None, parsed.role)
+            if rules:
+                found.append((_meta(_decode(raw))["name"], raw, rules))
+        for _, raw, rules in sorted(found, key=lambda f: f[0]):
+            yield {kind: _binding(_decode(raw), kind), "rules": rules}
+
+    def _rules(self, namespace: str | None, name: str) -> list[Object]:
+        role = self._roles.get((namespace, name)) if namespace is not None else self._cluster.get(name)
+        if role is None:
+            return []
+        rules = [*(role.get("rules") or ())]
+        selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
+        if selectors and not rules:  # nobody has filled it in
+            rules = [rule for other in self._selected(selectors, name) for rule in other.get("rules") or ()]
+        return [_kept(rule, _RULE) for rule in rules]
+
+    def _selected(self, selectors: Iterable[Object], name: str) -> Iterator[Object]:
+        try:
+            tests = [LabelSelector.from_object(selector) for selector in selectors]
+        except ApiStatus:
+            return
+        for other, role in sorted(self._cluster.items()):
+            if other != name and any(test.matches(_meta(role).get("labels") or {}) for test in tests):
+                yield role
+
+
+def _binding(obj: Object, kind: str) -> Object:
+    shown = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind[0].upper() + kind[1:],
+        "metadata": _kept(_meta(obj), _META),
+        "roleRef": _kept(obj.get("roleRef") or {}, ("apiGroup", "kind", "name")),
+    }
+    subjects = [_kept(s, ("apiGroup", "kind", "name", "namespace")) for s in obj.get("subjects") or ()]
+    return shown | ({"subjects": subjects} if subjects else {})
+
+
+def _kept(obj: Mapping[str, Any], keys: Iterable[str]) -> Object:
+    return {key: obj[key] for key in keys if obj.get(key) not in (None, "", [], {})}
+
+
+def _meta(obj: Object) -> Object:
+    meta: Object = obj.get("metadata") or {}
+    return {"name": "", "namespace": ""} | meta
+
+
+def _decode(raw: bytes) -> Object:
+    try:
+        found = msgspec.json.decode(raw)
+    except MALFORMED:
+        return {}
+    return found if isinstance(found, dict) else {}
