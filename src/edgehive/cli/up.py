@@ -115,7 +115,11 @@ class _Up:
         )
         self._start_one(control_plane)
         console.done(f"API server is up on https://127.0.0.1:{ports.api}")
-        write_config(layout.cloud / "cloudcore.yaml", "cloudcore", cloudcore_config(layout, ports))
+        write_config(
+            layout.cloud / "cloudcore.yaml",
+            "cloudcore",
+            cloudcore_config(layout, ports, authorization=self._options.require_authorization),
+        )
         cloudcore = self._child("cloudcore", "cloudcore", [f"--config={layout.cloud / 'cloudcore.yaml'}"])
         self._start_one(cloudcore)
         console.done(f"cloudcore is up on wss://127.0.0.1:{ports.hub}")
@@ -132,7 +136,14 @@ class _Up:
         endpoint = runtime.endpoint
         if endpoint.startswith("process://"):
             endpoint = f"process://{home / 'process'}"
-        config = edgecore_config(layout, self._options.ports, node, index, runtime_endpoint=endpoint)
+        config = edgecore_config(
+            layout,
+            self._options.ports,
+            node,
+            index,
+            runtime_endpoint=endpoint,
+            authorization=self._options.require_authorization,
+        )
         if runtime.network:
             config["modules"]["edged"]["defaultPodNetwork"] = runtime.network
         make_private(Path(config["modules"]["deviceTwin"]["dmiSockPath"]))

@@ -30,13 +30,14 @@ def _scalar(value: object) -> str:
     return text if text.isprintable() else json.dumps(value)
 
 
-def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
+def cloudcore_config(layout: Layout, ports: Ports, *, authorization: bool = False) -> dict[str, Any]:
     """``cloudcore.yaml`` for this machine alone."""
     pki = layout.cloud / "pki"  # absent files: cloudcore keeps its CA and key in Secrets
     return {
         "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1",
         "kind": "CloudCore",
         "commonConfig": {"monitorServer": {"bindAddress": f"127.0.0.1:{ports.metrics}"}},
+        "featureGates": {"requireAuthorization": authorization},
         "kubeAPIConfig": {"kubeConfig": str(layout.cloud / "kubeconfig")},
         "modules": {
             "cloudHub": {
@@ -58,7 +59,7 @@ def cloudcore_config(layout: Layout, ports: Ports) -> dict[str, Any]:
 
 
 def edgecore_config(
-    layout: Layout, ports: Ports, node: str, index: int, *, runtime_endpoint: str
+    layout: Layout, ports: Ports, node: str, index: int, *, runtime_endpoint: str, authorization: bool = False
 ) -> dict[str, Any]:
     """``edgecore.yaml`` of one node."""
     home = layout.edge(node)
@@ -71,6 +72,7 @@ def edgecore_config(
     return {
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
         "kind": "EdgeCore",
+        "featureGates": {"requireAuthorization": authorization},
         "database": {"dataSource": str(home / "edgecore.db")},
         "modules": {
             "edgeHub": {
@@ -109,7 +111,13 @@ def edgecore_config(
             },
             "metaManager": {
                 "enable": True,
-                "metaServer": {"enable": True, "server": f"127.0.0.1:{first + 1}"},
+                "metaServer": {
+                    "enable": True,
+                    "server": f"127.0.0.1:{first + 1}",
+                    "dummyServer": "",  # one address cannot be that of several edges
+                    "certificateDirectory": str(home / "metaserver"),
+                    "serviceAccountKeyFiles": [str(layout.control_plane / "pki" / "sa.pub")],
+                },
             },
             "deviceTwin": {"enable": True, "dmiSockPath": str(dmi_directory(layout, node))},
             "serviceBus": {"enable": False, "port": first + 2},

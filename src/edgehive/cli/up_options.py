@@ -24,6 +24,7 @@ class UpOptions:
     nodes: int = 1
     runtime: RuntimeChoice = "auto"
     cri_socket: str = ""
+    require_authorization: bool = False
 
     @property
     def ports(self) -> Ports:
@@ -85,6 +86,13 @@ def add_up_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: auto, a working CRI runtime if there is one)",
     )
     parser.add_argument("--cri-socket", metavar="PATH", default=new, help="socket of the CRI runtime")
+    parser.add_argument(
+        "--require-authorization",
+        action=argparse.BooleanOptionalAction,
+        default=new,
+        help="let the API at the edge ask who its clients are, by TLS, tokens and RBAC; pods then find it as they "
+        "find any API server (default: no, it serves this machine alone)",
+    )
     parser.add_argument(
         "--detach", action="store_true", help="return once the node is Ready; stop with `edgehive down`"
     )
