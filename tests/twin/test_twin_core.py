@@ -111,6 +111,22 @@ def test_r5_cloud_updated_without_metadata_is_done():
 # -- one request
 
 
+def test_what_could_not_be_stored_is_put_back():
+    core = make()
+    core.device_object("default/d1", "", {})
+    assert core.object_ids() == ["default/d1"]
+    before = core.devices["default/d1"]
+    core.object_gone("default/d1")
+    core.restore("default/d1", before)
+    assert (len(core), core.object_gone("default/other")) == (1, [])
+    core.restore("default/d1", None)
+    assert len(core) == 0
+
+
+def test_what_is_no_request_is_ignored():
+    assert make().mqtt("$hw/events/device/default/d1/twin/update/result", b"{}") == []
+
+
 def test_keys_match_in_any_letter_case():
     core = make()
     _, got = send(
@@ -187,6 +203,66 @@ def test_a_device_has_a_limit_of_twins():
     assert "t0" in send(core, {"twin": {"t0": {"actual": {"value": "2"}}}})[1]["result"]["twin"]
 
 
+def test_unknown_devices_are_told_so():
+    core = make()
+    _, got = send(core, {"state": "ok"}, "default/nope", "state/update")
+    assert (got["result"]["code"], got["result"]["reason"]) == (404, "the device does not exist")
+    assert core.report("default/nope", Kind.TWINS, ["t"]) is None
+    assert core.cloud_updated("default/nope", b'{"twin":{}}')[0].topic.endswith("twin/update/result")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"twin": {"t": {"optional": 1}}},
+        {"twin": {"t": {"expected": {"value": "1", "metadata": {"timestamp": 1.5}}}}},
+        {"twin": {"t": {"expected": {"value": 1}}}},
+        {"twin": {"t": {"metadata": {"type": 1}}}},
+        {"twin": {"t": {"actual_version": {"cloud": "1"}}}},
+        {"twin": []},
+        {"timestamp": "1", "twin": {}},
+    ],
+)
+def test_wrong_types_are_refused_as_a_whole(payload):
+    effects, got = send(make(), payload)
+    assert topics_of(effects) == ["$hw/events/device//twin/update/result"]
+    assert got["result"]["reason"] == "Unmarshal update request body failed, please check the request"
+
+
+@pytest.mark.parametrize(
+    ("topic", "result"),
+    [
+        ("$hw/events/device/default/d1/twin/update", "$hw/events/device/default/d1/twin/update/result"),
+        ("$hw/events/device/default/d1/twin/get", "$hw/events/device/default/d1/twin/get/result"),
+        ("$hw/events/device/default/d1/state/update", "$hw/events/device/default/d1/state/update/result"),
+        ("$hw/events/node/n/membership/get", "$hw/events/node/n/membership/get/result"),
+    ],
+)
+def test_what_cannot_be_done_now_is_answered_where_the_sender_waits(topic, result):
+    core = make()
+    (answer,) = core.not_done(topic, b'{"event_id":"e"}', "busy")
+    assert answer.topic == result
+    assert json.loads(answer.payload) | {"timestamp": 0} == {
+        "event_id": "e",
+        "timestamp": 0,
+        "code": 500,
+        "reason": "busy",
+    }
+    assert json.loads(core.not_done(topic, b"nonsense", "busy")[0].payload)["event_id"] == ""
+    assert core.not_done("other", b"{}", "busy") == []
+
+
+def test_a_refused_request_makes_empty_values_go_as_a_restart_does():
+    """The original reads the device anew; clients see the difference between an empty value and none."""
+    core = make()
+    send(core, {"twin": {"t": {"actual": {"value": "1"}, "metadata": {"type": "int"}}}})
+    send(core, {"twin": {"t": None}})
+    send(core, {"twin": {"t": {"expected": {"value": "2"}, "metadata": {"type": "int"}}}})
+    assert core.devices["default/d1"].twins["t"].actual == Value()
+    send(core, {"twin": {"t": {"expected": {"value": "x"}}}})
+    assert core.devices["default/d1"].twins["t"].actual is None
+
+
 # -- mappers
 
 
@@ -203,10 +279,11 @@ def test_one_bad_property_of_a_report_does_not_keep_the_others_away():
     core = make()
     send(core, {"twin": {"n": {"actual": {"value": "1"}, "metadata": {"type": "int"}}}})
     effects, problem = core.report_twins(
-        "default/d1", [("n", "many", None), ("ok", "1", None), ("long", "x" * 20_000, None)]
+        "default/d1", [("n", "many", None), ("ok", "1", None), ("long", "x" * 20_000, None), ("", "1", None)]
     )
     assert "n: the value is not int or integer" in problem
     assert "long: a value is longer" in problem
+    assert "no usable name" in problem
     twins = core.devices["default/d1"].twins
     assert (twins["n"].actual.value, twins["ok"].actual.value) == ("1", "1")
     assert next(e for e in effects if isinstance(e, Save)).twins.keys() == {"ok"}
@@ -294,6 +371,19 @@ def test_a_device_is_announced_once(order):
     assert len(core) == 0
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [b"[]", b'{"added_devices":5}', b'{"removed_devices":{"a":1}}', b'{"added_devices":[5]}', b'{"added_devices":[{}]}',
+     b'{"added_devices":[{"id":"a/b/c"}]}', b'{"added_devices":[{"id":"/b"}]}', b'{"added_devices":[{"id":"a/b","twin":5}]}',
+     b'{"added_devices":[{"id":"a/b","attributes":5}]}', b'{"added_devices":[{"id":"a/b","name":5}]}'],
+)  # fmt: skip
+def test_membership_of_the_wrong_form_changes_nothing(payload):
+    core = make()
+    with pytest.raises(Malformed):
+        core.membership(payload, detail=False)
+    assert set(core.devices) == {"default/d1"}
+
+
 def test_a_list_of_all_devices_removes_only_those_without_an_object():
     core = make("default/d1", "default/d2")
     core.device_object("default/d3", "", {})
@@ -322,6 +412,10 @@ def test_attributes_are_replaced_and_twins_of_a_membership_message_need_versions
     core.membership(json.dumps({"added_devices": [member]}).encode(), detail=False)
     device = core.devices["default/d1"]
     assert set(device.twins) == {"t"}
+    assert core.membership(
+        json.dumps({"added_devices": [{"id": "default/d1", "twin": {"t": None}}]}).encode(), detail=True
+    )
+    core.membership(json.dumps({"added_devices": [member]}).encode(), detail=False)
     assert device.attributes["a"].optional is True
     member["attributes"] = {"b": {"value": "3", "optional": True}}
     effects = core.membership(json.dumps({"added_devices": [member]}).encode(), detail=False)

@@ -108,6 +108,7 @@ def test_the_alphabet(text, key, value):
         ("", "unexpected end of JSON input", 0),
         ("{", "unexpected end of JSON input", 1),
         ('{"a":1', "unexpected end of JSON input", 6),
+        ("'", "invalid character '\\\\'' looking for beginning of value", 1),
         ("{bad", "invalid character 'b' looking for beginning of object key string", 2),
         ("hello", "invalid character 'h' looking for beginning of value", 1),
         ('{"a" 1}', "invalid character '1' after object key", 6),
