@@ -3,11 +3,8 @@
 import asyncio
 import ipaddress
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +22,9 @@ from edgehive.edge.cni import (
 from edgehive.edge.cri import CriRuntime
 from edgehive.edge.runtime import ContainerSpec, SandboxSpec
 from edgehive.kit.errors import UserError
-from tests.support.containerd import BUSYBOX, Containerd, why_not
+from tests.support.containerd import BUSYBOX, Containerd, why_not_apart
+from tests.support.containerd import apart as containerd_apart
 
-PLUGINS = next((p for p in ("/usr/lib/cni", "/opt/cni/bin") if Path(p, "bridge").exists()), "")
 ROUTES = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
 eth0 00000000 0100000A 0003 0 0 0 00000000 0 0 0
 eth0 0000560A 00000000 0001 0 0 0 00FFFFFF 0 0 0
@@ -107,22 +104,10 @@ def test_where_the_runtime_looks() -> None:
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Containerd]:
-    """A containerd in a network namespace of its own, with plugins and without any configuration."""
-    reason = why_not() or ("" if PLUGINS and shutil.which("ip") else "no CNI plugins")
-    if reason:
+    if reason := why_not_apart():
         pytest.skip(reason)
-    name = f"eh{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    enter = ("nsenter", f"--net=/run/netns/{name}")
-    subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
-    with tempfile.TemporaryDirectory(prefix="ehn") as directory:
-        made = Containerd(Path(directory) / "d", prefix=enter, plugins=PLUGINS)
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
-            subprocess.run(["ip", "netns", "delete", name], check=False)
+    with containerd_apart() as made:
+        yield made
 
 
 @pytest.mark.containerd

@@ -11,7 +11,10 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +62,33 @@ def _layer() -> bytes:
         entry.size, entry.mode = len(passwd), 0o644
         tar.addfile(entry, io.BytesIO(passwd))
     return out.getvalue()
+
+
+def plugins() -> str:
+    """Where this machine's CNI plugins are; empty when there are none."""
+    return next((p for p in ("/usr/lib/cni", "/opt/cni/bin") if Path(p, "bridge").exists()), "")
+
+
+@contextmanager
+def apart() -> "Iterator[Containerd]":
+    """A containerd in a network namespace of its own, with CNI plugins and without any configuration."""
+    name = f"eh{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    enter = ("nsenter", f"--net=/run/netns/{name}")
+    subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
+    with tempfile.TemporaryDirectory(prefix="ehn") as directory:
+        made = Containerd(Path(directory) / "d", prefix=enter, plugins=plugins())
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def why_not_apart() -> str:
+    """Return why `apart` cannot be had here, or nothing."""
+    return why_not() or ("" if plugins() and shutil.which("ip") else "no CNI plugins")
 
 
 def image_archive(names: dict[str, list[str]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Edged alone in a process, to be killed by tests: ``python -m tests.support.edged_host DIRECTORY ENDPOINT``.
+"""Edged alone in a process, to be killed by tests: ``python -m tests.support.edged_host DIRECTORY ENDPOINT SETTINGS``.
 
 Reads ``want.json`` (pods, objects, connected) whenever it changes; writes ``got.json`` (pods, deleted, events).
 """
@@ -24,8 +24,10 @@ from tests.support.fakemeta import FakeMeta
 class EdgedProcess:
     """The test's side: the process and its two files."""
 
-    def __init__(self, base: Path, endpoint: str) -> None:
+    def __init__(self, base: Path, endpoint: str, **settings: Any) -> None:
+        """`settings` are fields of `PodSettings`."""
         self.base = base
+        self.settings = {"default_pod_network": "host"} | settings
         self.endpoint = endpoint
         self.want: dict[str, Any] = {"pods": [], "objects": [], "connected": True}
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,7 +44,14 @@ class EdgedProcess:
         (self.base / "got.json").unlink(missing_ok=True)
         log = (self.base / "edged.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.edged_host", str(self.base), self.endpoint],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.edged_host",
+                str(self.base),
+                self.endpoint,
+                json.dumps(self.settings),
+            ],
             stdout=log,
             stderr=log,
             cwd=Path(__file__).parents[2],
@@ -105,14 +114,12 @@ class EdgedProcess:
         return self.status(name)
 
 
-async def serve(base: Path, endpoint: str) -> None:
+async def serve(base: Path, endpoint: str, given: dict[str, Any]) -> None:
     """Run edged over the two files."""
     meta = FakeMeta()
     want = json.loads((base / "want.json").read_text())
     runtime = open_runtime(endpoint, node_ip="127.0.0.1", root_directory=base / "root", clock=time.time)
-    settings = PodSettings(
-        root_directory=base / "root", log_directory=base / "logs", default_pod_network="host"
-    )
+    settings = PodSettings(root_directory=base / "root", log_directory=base / "logs", **given)
     manager = PodManager(
         runtime=runtime, meta=meta, node=NodeFacts("edge1", "127.0.0.1", 2.0, 4 << 30), settings=settings
     )
@@ -164,4 +171,4 @@ async def _follow(meta: FakeMeta, manager: PodManager, base: Path, generation: i
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])))

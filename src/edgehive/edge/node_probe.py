@@ -203,6 +203,14 @@ def interface_address(name: str) -> str:
     return socket.inet_ntoa(answer[20:24])
 
 
+def apparmor_enabled(root: Path = Path("/")) -> bool:
+    """Whether this kernel enforces AppArmor profiles."""
+    try:
+        return (root / "sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+    except OSError:
+        return False
+
+
 def running_kubelet(root: Path = Path("/")) -> int:
     """The process id of a kubelet on this machine, 0 if there is none."""
     for comm in (root / "proc").glob("[0-9]*/comm"):

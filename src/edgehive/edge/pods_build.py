@@ -14,9 +14,10 @@ from edgehive.edge.pods_actions import (
     POD_UID,
     RESTART_COUNT,
 )
+from edgehive.edge.pods_admission import apparmor_profile, normal_sysctl
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import Container, Pod, parse_quantity
-from edgehive.edge.runtime import ContainerSpec, Mount, SandboxSpec
+from edgehive.edge.runtime import ContainerSpec, Mount, RuntimeFailure, SandboxSpec
 
 _HUGE_PAGES = "hugepages-"
 _NODE_CRITICAL = 2_000_001_000
@@ -51,9 +52,9 @@ def sandbox_spec(pod: Pod, attempt: int, settings: PodSettings, node: NodeFacts)
         dns_searches=searches,
         dns_options=options,
         port_mappings=ports,
-        sysctls={str(one.get("name")): str(one.get("value", "")) for one in sysctls},
+        sysctls={normal_sysctl(str(one.get("name"))): str(one.get("value", "")) for one in sysctls},
         cgroup_parent=cgroup_parent(settings.cgroups, pod) if settings.cgroups else settings.cgroup_root,
-        security=spec.security_context,
+        security=_with_local_profile(spec.security_context, settings),
         runtime_handler=spec.runtime_class_name,
         privileged=any(
             one.security_context.get("privileged") is True
@@ -109,7 +110,7 @@ def container_spec(
             if name.startswith(_HUGE_PAGES)
         },
         oom_score_adj=oom_score(pod, container, node),
-        security=_merged_security(pod, container),
+        security=_merged_security(pod, container, settings),
         target_id=target_id,
     )
 
@@ -136,22 +137,32 @@ def _identity(pod: Pod, node: NodeFacts) -> dict[str, str]:
     return {NODE_NAME: node.name, POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
 
 
-def _merged_security(pod: Pod, container: Container) -> dict[str, object]:
-    shared = (
-        "runAsUser",
-        "runAsGroup",
-        "runAsNonRoot",
-        "seccompProfile",
-        "seLinuxOptions",
-        "appArmorProfile",
-    )
+def _merged_security(pod: Pod, container: Container, settings: PodSettings) -> dict[str, object]:
+    shared = ("runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile", "seLinuxOptions")
     merged: dict[str, object] = {
         key: value for key, value in pod.spec.security_context.items() if key in shared
     }
     groups = [*(pod.spec.security_context.get("supplementalGroups") or ())]
     if isinstance(group := pod.spec.security_context.get("fsGroup"), int):
         groups.append(group)
-    return merged | {"supplementalGroups": groups} | container.security_context
+    merged |= {"supplementalGroups": groups} | container.security_context
+    if (profile := apparmor_profile(pod, container)) is not None:
+        merged["appArmorProfile"] = profile
+    if "seccompProfile" not in merged and settings.seccomp_default:
+        merged["seccompProfile"] = {"type": "RuntimeDefault"}
+    return _with_local_profile(merged, settings)
+
+
+def _with_local_profile(security: Mapping[str, object], settings: PodSettings) -> dict[str, object]:
+    """A local seccomp profile by its place on this node: the runtime takes whole paths alone."""
+    profile = security.get("seccompProfile")
+    if not isinstance(profile, dict) or profile.get("type") != "Localhost":
+        return dict(security)
+    home = settings.root_directory.absolute() / "seccomp"
+    name = str(profile.get("localhostProfile", ""))
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        raise RuntimeFailure("CreateContainerConfigError", f"not a seccomp profile below {home}: {name!r}")
+    return dict(security) | {"seccompProfile": profile | {"localhostProfile": str(home / name)}}
 
 
 def _dns(pod: Pod, settings: PodSettings, *, host_network: bool) -> tuple[list[str], list[str], list[str]]:

@@ -30,6 +30,8 @@ def pod_settings(edged: Edged, cgroups: CgroupRules | None) -> PodSettings:
         cgroups=cgroups,
         cpu_quota=kubelet.cpu_cfs_quota,
         cpu_period=cgroup_period(kubelet),
+        seccomp_default=kubelet.seccomp_default or edged.seccomp_default,
+        allowed_sysctls=tuple(kubelet.allowed_unsafe_sysctls),
         static_pod_path=Path(kubelet.static_pod_path) if kubelet.static_pod_path else None,
         eviction=EvictionSettings(
             hard=kubelet.eviction_hard,

@@ -51,6 +51,10 @@ class PodSettings:
     """Whether CPU limits are enforced (``cpuCFSQuota``)."""
     cpu_period: int = 100_000
     """Microseconds (``cpuCFSQuotaPeriod``)."""
+    seccomp_default: bool = False
+    """Containers that name no seccomp profile get the runtime's."""
+    allowed_sysctls: Sequence[str] = ()
+    """Sysctls that are let in although they are not safe; ``*`` at the end stands for anything."""
     static_pod_path: Path | None = None
     """Manifests of pods that run whatever the cloud says."""
     static_check_seconds: float = 1.0

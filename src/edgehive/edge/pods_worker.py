@@ -11,6 +11,7 @@ import msgspec
 
 from edgehive.edge.cgroups import PodCgroups
 from edgehive.edge.env import Key, PodFacts, build_env, references
+from edgehive.edge.node_probe import apparmor_enabled
 from edgehive.edge.pods_actions import (
     Action,
     AskDelete,
@@ -26,6 +27,7 @@ from edgehive.edge.pods_actions import (
     StopSandbox,
     TeardownVolumes,
 )
+from edgehive.edge.pods_admission import check_apparmor, check_sysctls
 from edgehive.edge.pods_build import container_spec, log_directory_name, sandbox_spec
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
@@ -250,6 +252,7 @@ class PodWorker:
         runtime, pod = self._tools.runtime, self.core.pod
         match action:
             case CheckPod():
+                self._admit(pod)
                 await runtime.check_pod(msgspec.to_builtins(pod))
             case MountVolumes():
                 self._refresh_at = await self._tools.volumes.mount(pod, self._facts())
@@ -273,6 +276,13 @@ class PodWorker:
             case AskDelete():
                 self._tools.writer.delete(pod)
         return None
+
+    def _admit(self, pod: Pod) -> None:
+        settings = self._tools.settings
+        if self._tools.runtime.has_own_files:
+            node_network = pod.spec.host_network or settings.default_pod_network == "host"
+            check_sysctls(pod, settings.allowed_sysctls, node_network=node_network)
+            check_apparmor(pod, enabled=apparmor_enabled())
 
     def _tear_down(self) -> None:
         pod = self.core.pod

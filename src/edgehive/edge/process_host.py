@@ -179,5 +179,8 @@ def check_process_pod(pod: Mapping[str, object]) -> None:
             )
             raise RuntimeFailure("CommandRequired", text)
         user = {**(spec.get("securityContext") or {}), **(one.get("securityContext") or {})}
+        if (spec.get("securityContext") or {}).get("sysctls"):
+            text = "this node runs pods as processes: what sysctls change would be the node's"
+            raise RuntimeFailure("SysctlForbidden", text)
         if os.geteuid() != 0 and user.get("runAsUser") not in (None, os.geteuid()):
             raise RuntimeFailure("CannotSwitchUser", "this node runs pods as processes of one user")
