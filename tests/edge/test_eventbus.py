@@ -1,15 +1,18 @@
 """EventBus in a whole edgecore: the embedded broker, a real mosquitto, uploads that are not lost."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import msgspec
 import pytest
 from websockets.frames import Opcode
@@ -27,13 +30,20 @@ pytestmark = pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto on PATH
 DEVICE = "$hw/events/device/default/sensor1"
 
 
+@pytest.fixture(autouse=True)
+def _short_paths(cloud: Any) -> Iterator[None]:
+    """A place whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="bus-", dir="/tmp") as directory:
+        cloud.sockets = directory
+        yield
+
+
 def with_bus(cloud: Any, *, http: int = 0, **keys: Any) -> EdgeCoreConfig:
     """The configuration of an edge with MQTT and twin; its identity is installed."""
-    sockets = Path(tempfile.mkdtemp(prefix="bus-", dir="/tmp"))
     config: EdgeCoreConfig = cloud.config(
         modules={
             "eventBus": {"enable": True, **keys},
-            "deviceTwin": {"enable": True, "dmiSockPath": str(sockets)},
+            "deviceTwin": {"enable": True, "dmiSockPath": cloud.sockets},
         }
     )
     cloud.install(config)
@@ -221,6 +231,39 @@ async def test_uploads_are_not_lost_when_the_link_is_cut_again_and_again(cloud: 
     assert list(dict.fromkeys(seen)) == list(range(40)), "each, in order, repeats apart"
     ids = {m.id for m in uploads(cloud)}
     assert len(ids) == 40, "a repeat is the same message"
+
+
+async def test_what_was_acknowledged_survives_kill_9(cloud: Any, tmp_path: Path) -> None:
+    port = free_port()
+    config = internal(cloud, port)
+    file = tmp_path / "edgecore.yaml"
+    file.write_bytes(msgspec.json.encode(msgspec.to_builtins(config)))
+    acknowledged: list[str] = []
+    for life in range(3):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edgehive", "edgecore", "--config", str(file)),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await listening(port)
+            async with aiomqtt.Client("127.0.0.1", port) as client:
+                for number in range(25):
+                    await client.publish("a/user/x", f"{life}-{number}", qos=1)
+                    acknowledged.append(f"{life}-{number}")
+                if life == 2:
+                    await eventually(lambda: not rows(config, "edgehive_uploads"), 30)
+                process.kill()
+                await process.wait()
+                raise aiomqtt.MqttError("gone")  # leave without a goodbye to nobody
+        except aiomqtt.MqttError:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    seen = [json.loads(m.content) for m in uploads(cloud)]
+    assert list(dict.fromkeys(seen)) == acknowledged
 
 
 async def test_a_full_disk_is_not_acknowledged(cloud: Any) -> None:
