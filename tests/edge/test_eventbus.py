@@ -154,6 +154,16 @@ async def test_the_embedded_broker_joins_devices_twin_and_cloud(cloud: Any) -> N
     assert {m.content for m in uploads(cloud)} == {b'"{\\"x\\":1}"'}
 
 
+async def test_a_payload_that_is_no_text_is_uploaded_as_there(cloud: Any) -> None:
+    port = free_port()
+    async with edgecore(internal(cloud, port)):
+        await listening(port)
+        async with aiomqtt.Client("127.0.0.1", port) as client:
+            await client.publish("a/user/x", b'\xff\x00"\xc3\xa4', qos=1)
+        await cloud.until(lambda: uploads(cloud))
+    assert json.loads(uploads(cloud)[0].content) == '\ufffd\0"\u00e4'
+
+
 async def test_topics_of_rules_are_subscribed_kept_and_given_up(cloud: Any) -> None:
     port = free_port()
     config = internal(cloud, port)
