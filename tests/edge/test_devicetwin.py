@@ -409,6 +409,32 @@ async def test_a_disk_that_refuses_is_told_to_the_sender_and_nothing_has_happene
         assert edge.twin.stats.not_stored == 2
 
 
+async def test_a_request_that_finds_a_fault_of_ours_harms_nobody_else(tmp_path, caplog):
+    async with node(tmp_path) as edge:
+        await edge.message("update", "membership", MEMBER)
+
+        def half_done():
+            edge.twin.core.mqtt(f"{TOPIC}/twin/update", b'{"twin":{"half":{"actual":{"value":"1"}}}}')
+            raise KeyError("a fault")
+
+        edge.update("before", t="1")
+        edge.twin._add(
+            devicetwin._Job(
+                half_done, lambda reason: edge.twin.core.not_done(f"{TOPIC}/twin/update", b"{}", reason)
+            )
+        )
+        edge.update("after", t="2")
+        await edge.idle()
+        assert [(one["event_id"], one.get("reason")) for one in edge.said("result")] == [
+            ("before", None),
+            ("", "internal error"),
+            ("after", None),
+        ]
+        assert edge.stored("t") == ("2", "")
+        assert set(edge.twin.core.devices[ID].twins) == {"t"}
+        assert "a fault" in caplog.text
+
+
 async def test_an_object_that_could_not_be_applied_is_applied_later(tmp_path, monkeypatch):
     monkeypatch.setattr(devicetwin, "_RETRY_SECONDS", 0.01)
     async with node(tmp_path) as edge:

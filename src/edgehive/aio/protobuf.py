@@ -116,12 +116,18 @@ def _encode_one(item: Field, content: Any) -> bytes:
 
 
 def _delimited(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
+    length = len(content)
+    if number < 16 and length < 0x80:
+        return _SMALL[number << 3 | 2] + _SMALL[length] + content
+    return _varint(number << 3 | 2) + _varint(length) + content
+
+
+_SMALL = tuple(bytes((value,)) for value in range(0x80))
 
 
 def _varint(value: int) -> bytes:
     if value < 0x80:
-        return bytes((value,))
+        return _SMALL[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

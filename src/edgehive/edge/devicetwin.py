@@ -18,7 +18,7 @@ from edgehive.edge.hub import CONNECTION_RESOURCE
 from edgehive.edge.store import EdgeStore
 from edgehive.edge.twin_objects import read_device
 from edgehive.edge.twin_rows import TwinRows
-from edgehive.kit.errors import ProtocolError, StorageError
+from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError
 from edgehive.kit.text import safe_label
 from edgehive.twin import topics
 from edgehive.twin.core import TwinCore
@@ -330,6 +330,13 @@ class DeviceTwin:
                 job.effects, job.problem = [], exc
             except StorageError as exc:  # the objects cannot be read; nothing was decided
                 job.effects, job.problem, self._reconcile = [], exc, True
+            except Exception:
+                # The boundary of one request: a fault that it finds is not that of all devices, as in the original.
+                log.exception("devices: a request failed")
+                self._core.reset(self._rows.load())
+                for one in batch:
+                    one.effects, one.problem = [], EdgehiveError("internal error")
+                return False
         effects = [effect for job in batch for effect in job.effects]
         if not any(isinstance(effect, Save | Forget | Owe) for effect in effects):
             return True

@@ -236,23 +236,32 @@ class Dmi:
     def _objects(self, protocol: str) -> dict[Key, bytes]:
         """Everything a mapper of `protocol` should have."""
         result: dict[Key, bytes] = {}
+        models: dict[Key, dict[str, Any]] = {}
         for key, device in self._devices.items():
             if device.protocol == protocol:
-                result |= self._described(key, device)
+                result |= self._described(key, device, models)
         return result
 
-    def _described(self, key: Key, device: "_Held") -> dict[Key, bytes]:
-        """A device and its model as messages; nothing while the model is not here or one cannot be told."""
+    def _described(
+        self, key: Key, device: "_Held", models: dict[Key, dict[str, Any]] | None = None
+    ) -> dict[Key, bytes]:
+        """A device and its model as messages; nothing while the model is not here or one cannot be told.
+
+        `models` are the decoded ones that have been told already, to be completed.
+        """
         used = model_key(key.namespace, device.model)
+        models = {} if models is None else models
         raw = self._models.get(used)
         if raw is None:
             return {}
         try:
-            model = load(raw)
-            return {
-                used: protobuf.encode(dmi.DEVICE_MODEL, model_message(model)),
-                key: protobuf.encode(dmi.DEVICE, device_message(load(device.raw), model)),
-            }
+            result: dict[Key, bytes] = {}
+            if (model := models.get(used)) is None:
+                model = load(raw)
+                result[used] = protobuf.encode(dmi.DEVICE_MODEL, model_message(model))
+            result[key] = protobuf.encode(dmi.DEVICE, device_message(load(device.raw), model))
+            models[used] = model
+            return result
         except Unconvertible as exc:
             log.warning(
                 "device %s/%s cannot be told to its mapper: %s",

@@ -61,6 +61,10 @@ class TwinCore:
         else:
             self._devices[device_id] = device
 
+    def reset(self, devices: Iterable[Device]) -> None:
+        """Put everything back to what is stored."""
+        self._devices = {device.id: device for device in devices}
+
     # -- MQTT
 
     def mqtt(self, topic: str, payload: bytes) -> list[Effect]:
