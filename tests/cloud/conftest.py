@@ -116,8 +116,9 @@ class Edge:
 class Lab:
     """A cloudcore, its API server, and edges."""
 
-    def __init__(self, api: FakeApi, folder: Path) -> None:
+    def __init__(self, api: FakeApi, folder: Path, address: str = "") -> None:
         self.api = api
+        self.address = address
         self.folder = folder
         self.core: CloudCore | None = None
         self._task: asyncio.Task[None] | None = None
@@ -131,6 +132,7 @@ class Lab:
             api=self.api,
             kubernetes_ca="-----BEGIN CERTIFICATE-----\n",
             on_ready=lambda _: ready.set(),
+            address=self.address,
         )
         self._task = asyncio.get_running_loop().create_task(self.core.run())
         waiter = asyncio.get_running_loop().create_task(ready.wait())

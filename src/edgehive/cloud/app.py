@@ -37,7 +37,7 @@ from edgehive.cloud.startup import kube_config, listen_http, persist, port_error
 from edgehive.cloud.stream_server import StreamServer
 from edgehive.cloud.stream_tunnel import TunnelServer
 from edgehive.cloud.synccontroller import SyncController
-from edgehive.cloud.tls import hub_context, stream_context, stream_keys
+from edgehive.cloud.tls import hub_context, stream_context, stream_keys, tunnel_context
 from edgehive.cloud.trace import Tracer
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.upstream_nodes import NodeRequests
@@ -85,8 +85,9 @@ class CloudCore:
         kubernetes_ca: str = "",
         wall: Callable[[], float] = time.time,
         worker: int | None = None,
+        address: str = "",
     ) -> None:
-        """Take the configuration; `api` and `kubernetes_ca` are found by it unless they are given.
+        """Take the configuration; `api`, `kubernetes_ca` and our `address` are found unless they are given.
 
         A `worker`, known by its number, shares its ports with others of its kind, and has its monitor on a free port
         of its own. Number 0 alone has the stream ports: a stream must meet its node's tunnel in one process.
@@ -96,6 +97,7 @@ class CloudCore:
         self._api = api
         self._kubernetes_ca = kubernetes_ca
         self._wall = wall
+        self._address = address or local_address()
         self._shared = worker is not None
         self._streams_here = worker in (None, 0)
         self.parts: CloudParts | None = None
@@ -130,7 +132,13 @@ class CloudCore:
         await persist(lambda: ensure_crds(api, install=install, devices=devices, policy=policy))
         keys = await persist(pki.load)
         self.parts = parts = CloudParts(
-            self._config, api, keys, self._kubernetes_ca, self._wall, alone=not self._shared
+            self._config,
+            api,
+            keys,
+            self._kubernetes_ca,
+            self._wall,
+            address=self._address,
+            alone=not self._shared,
         )
         hours = self._config.modules.cloud_hub.token_refresh_duration
         tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
@@ -182,7 +190,7 @@ class CloudCore:
     async def _streams(self, parts: "CloudParts") -> list[Service]:
         """The tunnel for edges and the stream server for the API server; on the hub's address."""
         config, host = self._config.modules.cloud_stream, self._config.modules.cloud_hub.websocket.address
-        tunnels = TunnelServer(tls=hub_context(parts.keys.server, parts.keys.ca.cert_pem))
+        tunnels = TunnelServer(tls=tunnel_context(parts.keys.server, parts.keys.ca.cert_pem))
         try:
             tunnel_port = tunnels.listen(host, config.tunnel_port)
         except OSError as exc:
@@ -242,10 +250,10 @@ class CloudParts:
         kubernetes_ca: str,
         wall: Callable[[], float],
         *,
+        address: str,
         alone: bool = True,
     ) -> None:
         hub, own = config.modules.cloud_hub, config.edgehive
-        address = local_address()
         self.keys = keys
         self.listening = False
         self._wall = wall
@@ -301,7 +309,14 @@ class CloudParts:
             routes=self._routes(),
             ca_pem=lambda: self._kubernetes_ca,
             on_plan=self.sync.plan_changed,
-            on_connect=self._on_connect(Ownership(api=api, nodes=self.caches.nodes, address=address)),
+            on_connect=self._on_connect(
+                Ownership(
+                    api=api,
+                    nodes=self.caches.nodes,
+                    address=address,
+                    connected=lambda node: self.nodes.connected(node),
+                )
+            ),
             settings=NodeSettings(
                 keepalive=float(hub.keepalive_interval),
                 write_timeout=float(hub.write_timeout),
@@ -328,6 +343,7 @@ class CloudParts:
                 tls=hub_context(keys.server, ca_pem),
                 node_limit=hub.node_limit,
                 parallel=own.admission.parallel,
+                wall=wall,
             )
             if hub.enable
             else None

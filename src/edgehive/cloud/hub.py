@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from edgehive.cloud.gate import BACKLOG, HANDSHAKE_TIMEOUT, Gate, GateStats
 from edgehive.cloud.link import NodeLink
 from edgehive.cloud.nodes import NodeTable
+from edgehive.cloud.tls import time_problem
 from edgehive.kit.errors import ProtocolError
 from edgehive.kit.text import safe_label
 from edgehive.wire.endpoint import (
@@ -81,11 +82,20 @@ class HubStats:
 class CloudHub:
     """Accepts connections of edges and hands their frames to the node table."""
 
-    def __init__(self, *, nodes: NodeTable, tls: ssl.SSLContext, node_limit: int, parallel: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: NodeTable,
+        tls: ssl.SSLContext,
+        node_limit: int,
+        wall: Callable[[], float],
+        parallel: int = 64,
+    ) -> None:
         """Wire up; at most `parallel` connections are on their way in at once."""
         self._nodes = nodes
         self._tls = tls
         self._limit = node_limit
+        self._wall = wall
         self._parallel = parallel
         self._socket: socket.socket | None = None
         self.gate = GateStats()
@@ -157,12 +167,17 @@ class CloudHub:
 
     def _check(self, connection: ServerConnection, request: Request) -> Response | None:
         headers = {name.lower(): values[0] for name in _HEADERS if (values := request.headers.get_all(name))}
-        subject = peer_subject(connection.transport.get_extra_info("peercert"))
+        certificate = connection.transport.get_extra_info("peercert")
+        problem = time_problem(certificate, self._wall())
         node = headers.get(NODE_HEADER.lower(), "")
         others = self._nodes.connected_nodes - self._nodes.connected(node)
         try:
             hello = check_upgrade(
-                path=request.path, headers=headers, subject=subject, room=Room(others, self._limit)
+                path=request.path,
+                headers=headers,
+                subject=peer_subject(certificate),
+                problem=problem,
+                room=Room(others, self._limit),
             )
         except Refused as exc:
             self.stats.refused += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,10 +25,13 @@ _PAUSE = 1.0
 class Ownership:
     """Keeps the note of the nodes that connect here."""
 
-    def __init__(self, *, api: KubeApi, nodes: Informer, address: str) -> None:
+    def __init__(
+        self, *, api: KubeApi, nodes: Informer, address: str, connected: Callable[[str], bool]
+    ) -> None:
         self._api = api
         self._nodes = nodes
         self._address = address
+        self._connected = connected
 
     async def claim(self, node: str) -> None:
         """Note that `node` is connected here; a Node that is not registered yet gets the note when it is."""
@@ -36,6 +40,8 @@ class Ownership:
             return
         body = msgspec.json.encode({"metadata": {"annotations": {OWNER_ANNOTATION: self._address}}})
         for attempt in range(1, _TRIES + 1):
+            if not self._connected(node):
+                return  # it may be connected elsewhere by now, and noted there
             try:
                 await self._api.patch(NODES, node, body, MERGE_PATCH)
             except EdgehiveError as exc:

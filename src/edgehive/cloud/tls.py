@@ -2,7 +2,9 @@
 
 import ssl
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgehive.aio.pki import KeyPair
 from edgehive.cloud.config import CloudStream
@@ -12,8 +14,23 @@ _CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-EC
 """What the original's hub accepts in TLS 1.2."""
 
 
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""OpenSSL's ``X509_V_FLAG_NO_CHECK_TIME``, for which Python has no name."""
+
+
 def hub_context(server: KeyPair, ca_pem: bytes) -> ssl.SSLContext:
-    """For the edges' link: a client certificate of our CA is required."""
+    """For the edges' link: a client certificate of our CA is required.
+
+    Whoever uses it checks the certificate's times (`time_problem`): as in the original, an edge whose certificate has
+    expired is told so by an HTTP answer and not by a handshake that fails.
+    """
+    context = tunnel_context(server, ca_pem)
+    context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+def tunnel_context(server: KeyPair, ca_pem: bytes) -> ssl.SSLContext:
+    """For the edges' tunnel: a client certificate of our CA is required, in time."""
     context = _context(server, ca_pem)
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_ciphers(_CIPHERS)
@@ -21,10 +38,22 @@ def hub_context(server: KeyPair, ca_pem: bytes) -> ssl.SSLContext:
 
 
 def https_context(server: KeyPair, ca_pem: bytes) -> ssl.SSLContext:
-    """For enrolment: a client certificate is welcome, and verified if there is one."""
+    """For enrolment: a client certificate is welcome, and verified if there is one; its times by the handler."""
     context = _context(server, ca_pem)
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= _NO_CHECK_TIME
     return context
+
+
+def time_problem(certificate: Mapping[str, Any] | None, now: float) -> str:
+    """Why a verified certificate (``getpeercert()``) does not count at `now` (seconds since the epoch), or ""."""
+    if not certificate:
+        return ""
+    if now > ssl.cert_time_to_seconds(certificate["notAfter"]):
+        return f"the client certificate has expired ({certificate['notAfter']}); join again with a token"
+    if now < ssl.cert_time_to_seconds(certificate["notBefore"]):
+        return f"the client certificate is not valid before {certificate['notBefore']}; look at the clocks"
+    return ""
 
 
 def stream_keys(config: CloudStream, keys: CloudKeys, kubernetes_ca: str) -> tuple[KeyPair, bytes]:

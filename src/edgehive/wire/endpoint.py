@@ -72,11 +72,13 @@ def upgrade_headers(project: str, node: str, *, tells: bool = False) -> dict[str
     return headers | ({HOLDINGS_HEADER: "1"} if tells else {})
 
 
-def check_upgrade(*, path: str, headers: Mapping[str, str], subject: Subject | None, room: Room) -> Hello:
+def check_upgrade(
+    *, path: str, headers: Mapping[str, str], subject: Subject | None, room: Room, problem: str = ""
+) -> Hello:
     """Decide on an upgrade request before the 101.
 
     `headers` maps lower-case names to the *first* value sent (a redialling original repeats
-    ``Connectionuse``); `subject` is the verified client certificate's.
+    ``Connectionuse``); `subject` is the verified client certificate's, `problem` why that does not count now.
 
     Raises:
         Refused: with the HTTP status to answer.
@@ -96,6 +98,8 @@ def check_upgrade(*, path: str, headers: Mapping[str, str], subject: Subject | N
         raise Refused(400, "the path and header Node_id name different nodes")
     if subject is None:
         raise Refused(401, "a client certificate is required")
+    if problem:
+        raise Refused(401, problem)
     if subject.node != node:
         raise Refused(403, "the client certificate belongs to another node")
     if room.limit > 0 and room.connected >= room.limit:
