@@ -1,4 +1,4 @@
-"""The two files that a container with a root file system of its own gets: ``/etc/hosts``, and one for last words."""
+"""The two files that a container gets: ``/etc/hosts``, and one for last words."""
 
 import re
 from collections.abc import Sequence
@@ -21,9 +21,18 @@ class PodFiles:
         self._pods = root / "pods"
 
     def mounts(
-        self, pod: Pod, container: Container, attempt: int, sandbox: SandboxSpec, pod_ip: str
+        self,
+        pod: Pod,
+        container: Container,
+        attempt: int,
+        sandbox: SandboxSpec,
+        pod_ip: str,
+        *,
+        own_files: bool = True,
     ) -> list[Mount]:
         """Write the files for a start of `container` and return their mounts.
+
+        Without `own_files` it sees those of the node, which are enough unless the pod has names of its own.
 
         Raises:
             OSError: They cannot be written.
@@ -31,9 +40,10 @@ class PodFiles:
         base = self._pods / pod.uid
         base.mkdir(parents=True, exist_ok=True)
         result = []
-        if all(one.mount_path != _HOSTS for one in container.volume_mounts):
+        wanted = own_files or pod.spec.host_aliases
+        if wanted and all(one.mount_path != _HOSTS for one in container.volume_mounts):
             hosts = base / "etc-hosts"
-            text = hosts_text(pod, sandbox, pod_ip)
+            text = hosts_text(pod, sandbox if own_files else replace(sandbox, host_network=True), pod_ip)
             if not hosts.exists() or hosts.read_text() != text:
                 hosts.write_text(text)  # in place: other containers of the pod have it mounted
             result.append(Mount(str(hosts), _HOSTS))

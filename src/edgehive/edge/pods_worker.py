@@ -172,8 +172,7 @@ class PodWorker:
         except (RuntimeFailure, Transient, StorageError):
             self._observe = True
             raise
-        if self._tools.runtime.has_own_files:
-            containers = self._tools.files.with_messages(self.core.pod, containers)
+        containers = self._tools.files.with_messages(self.core.pod, containers)
         self.core.receive_observed(sandboxes, containers)
 
     def _sync_probes(self, group: asyncio.TaskGroup) -> None:
@@ -318,8 +317,8 @@ class PodWorker:
         mounts = tools.volumes.mounts(pod, one, dict(env))
         sandbox = self.core.sandbox
         shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
-        if tools.runtime.has_own_files:
-            mounts += tools.files.mounts(pod, one, action.attempt, shared, self._facts().pod_ip)
+        own = tools.runtime.has_own_files
+        mounts += tools.files.mounts(pod, one, action.attempt, shared, self._facts().pod_ip, own_files=own)
         spec = container_spec(
             pod,
             one,
