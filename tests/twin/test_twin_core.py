@@ -219,6 +219,7 @@ def test_unknown_devices_are_told_so():
         {"twin": {"t": {"expected": {"value": 1}}}},
         {"twin": {"t": {"metadata": {"type": 1}}}},
         {"twin": {"t": {"actual_version": {"cloud": "1"}}}},
+        {"twin": {"t": {"actual_version": {"cloud": 0, "edge": 2**62 + 1}}}},
         {"twin": []},
         {"timestamp": "1", "twin": {}},
     ],

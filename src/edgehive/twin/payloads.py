@@ -16,6 +16,9 @@ BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
 INTERNAL: Final = 500
 
+_MAX_VERSION: Final = 1 << 62
+"""Largest version that is taken: counting on from it never leaves the 64 bits that peers read."""
+
 
 class Refusal(ProtocolError):
     """A request is not done; `code` and `reason` go to its sender.
@@ -228,7 +231,10 @@ def _version(value: Any) -> Version | None:
     if value is None:
         return None
     members = gojson.fold(value, "a version")
-    return Version(gojson.integer(members, "cloud"), gojson.integer(members, "edge"))
+    version = Version(gojson.integer(members, "cloud"), gojson.integer(members, "edge"))
+    if max(version.cloud, version.edge) > _MAX_VERSION:
+        raise Malformed("a version is too large")
+    return version
 
 
 def _device(value: Any) -> DeviceEntry:
