@@ -489,7 +489,7 @@ def solid(twin):
     return (expected, actual, twin.optional, twin.metadata)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_versions_never_go_back_and_documents_tell_everything(steps):
     device, folded = Device("default/d"), {}
@@ -520,7 +520,7 @@ def test_versions_never_go_back_and_documents_tell_everything(steps):
         assert {k: solid(t) for k, t in folded.items()} == {k: solid(t) for k, t in device.shown().items()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(STEPS, CHANGES)
 def test_an_older_synchronisation_never_overwrites(steps, change):
     device = Device("default/d")
@@ -559,7 +559,7 @@ TOPICS = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(TOPICS, st.binary(max_size=60) | JSON.map(lambda j: json.dumps(j).encode()))
 def test_hostile_payloads_are_answered_and_nothing_is_lost(topic, payload):
     core = make()

@@ -203,4 +203,4 @@ class Link(RuleBasedStateMachine):
 
 
 TestLink = Link.TestCase
-TestLink.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestLink.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
