@@ -1,15 +1,17 @@
 """An operator in a pod that knows only the in-cluster configuration, with and without a cloud."""
 
 import http.client
+import json
 import os
 import signal
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.installation import Installation, eventually, pod_processes
+from tests.support.installation import Installation, eventually, find_kubectl, is_ready, pod_processes
 from tests.support.manifests import pod
 from tests.support.metaserver_things import THINGS
 
@@ -71,6 +73,64 @@ def status(port: int, tls: ssl.SSLContext, path: str, headers: dict) -> int:
 
 def value(up: Installation, name: str) -> str:
     return up.kubectl("get", "configmap", f"of-{name}", "-o", "jsonpath={.data.v}", check=False)
+
+
+def at_the_edge(up: Installation, *words: str, stdin: str = "") -> str:
+    """kubectl against MetaServer."""
+    server = f"http://127.0.0.1:{up.ports_from + 101}"
+    done = subprocess.run(
+        [find_kubectl(), "-s", server, "-n", "default", *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"KUBECONFIG": "/dev/null", "HOME": str(up.root)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def post(up: Installation, path: str, body: str = "") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", up.ports_from + 101, timeout=30)
+    connection.request("POST", path, body, {"User-Agent": "keadm/v1.22"})
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode()
+    connection.close()
+    return found
+
+
+def test_logs_commands_restarts_and_held_pods_need_no_cloud(up: Installation):
+    held = pod("held")
+    held["metadata"]["annotations"] = {"edge.kubeedge.io/hold-upgrade": "true"}
+    up.apply(pod("talker", "echo one; echo two; exec sleep 4444"), held)
+    eventually(lambda: is_ready(up.get("pod", "talker")), what="talker runs")
+    at_the_edge(up, "get", "pods")  # so that kubectl knows what there is
+    cloudcore = up.pid("cloudcore")
+    os.kill(cloudcore, signal.SIGSTOP)
+    try:
+        assert at_the_edge(up, "logs", "talker") == "one\ntwo\n"
+        assert at_the_edge(up, "logs", "talker", "--tail=1", "-c", "main") == "two\n"
+        assert at_the_edge(up, "exec", "talker", "--", "echo", "here") == "here\n"
+        assert at_the_edge(up, "exec", "-i", "talker", "--", "cat", stdin="over") == "over"
+        pods = "/api/v1/namespaces/default/pods"
+        code, text = post(up, f"{pods}/talker/exec?command=echo&command=there&container=main")
+        assert (code, json.loads(text)["runOutMessages"]) == (200, ["there"])
+        before = [pid for pid, line in pod_processes(up.root).items() if "sleep 4444" in line]
+        code, text = post(up, f"{pods}/restart", '["talker"]')
+        assert (code, json.loads(text)["LogMessages"]) == (200, ["default/talker"])
+        eventually(
+            lambda: {p for p, line in pod_processes(up.root).items() if "sleep 4444" in line} - set(before),
+            what="talker is started again",
+        )
+        assert post(up, "/api/v1/pods/unhold-upgrade", "default/none")[0] == 404
+        assert post(up, "/api/v1/nodes/unhold-upgrade", "other")[0] == 400
+        assert post(up, "/api/v1/services/unhold-upgrade", "x")[0] == 400
+        assert post(up, "/api/v1/nodes/confirm-upgrade")[0] == 400
+        assert post(up, "/api/v1/pods/unhold-upgrade", "default/held")[0] == 200
+    finally:
+        os.kill(cloudcore, signal.SIGCONT)
+    eventually(lambda: is_ready(up.get("pod", "held")), what="the held pod runs")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="token and CA are mounted at their paths for root only")

@@ -175,6 +175,15 @@ async def test_discovery_and_tables_are_known_offline_after_a_restart(lab):
     assert (await lab.ask("/api/v1"))[1]["kind"] == "APIResourceList"
 
 
+@with_lab
+async def test_what_clients_ask_first_is_kept_before_any_client_comes(lab):
+    await lab.server.follower.prefetch()
+    lab.link.switch(False)
+    assert (await lab.ask("/version"))[0] == 200
+    assert (await lab.ask("/api/v1"))[1]["kind"] == "APIResourceList"
+    assert (await lab.ask("/apis/apps/v1"))[0] == 503
+
+
 def config(server="127.0.0.1:10550", **gates):
     meta = MetaManager(meta_server=MetaServerConfig(enable=True, server=server))
     return EdgeCoreConfig(modules=Modules(meta_manager=meta), feature_gates=gates)

@@ -41,6 +41,8 @@ from edgehive.wire.message import Message
 from edgehive.wire.outbox import Outbox
 
 if TYPE_CHECKING:
+    from edgehive.edge.kubelet_api import KubeletApi
+    from edgehive.edge.metaserver import MetaServer
     from edgehive.edge.stream import EdgeStream
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class EdgeCore:
         self._identity: Identity | None = None
         self._gauges: dict[str, Callable[[], float]] = {}
         self._api_for_pods = ("", "")
+        self._metaserver_part: MetaServer | None = None
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -167,7 +170,7 @@ class EdgeCore:
         """The local Kubernetes API; not even imported where it is off."""
         from edgehive.edge.app_metaserver import build_metaserver
 
-        server, self._api_for_pods = build_metaserver(
+        self._metaserver_part, self._api_for_pods = build_metaserver(
             self._config,
             store=store,
             hub=hub,
@@ -175,8 +178,9 @@ class EdgeCore:
             runtime=runtime if self._edged.enable else None,
             stamp=stamp,
             rng=_random,
+            gauges=self._gauges,
         )
-        return Service("metaserver", server.run)
+        return Service("metaserver", self._metaserver_part.run)
 
     def _device_services(self, store: EdgeStore, hub: EdgeHub, hive: Hive[Message]) -> list[Service]:
         """Device twin, mappers and MQTT; not even imported where all are off."""
@@ -287,6 +291,14 @@ class EdgeCore:
             cgroups=cgroups,
         )
         services = [Service("node", agent.run), Service("pods", pods.run)]
+
+        def kubelet() -> "KubeletApi":
+            return kubelet_api(runtime, pods, self._edged, self._probe())
+
+        if self._metaserver_part is not None:
+            from edgehive.edge.app_metaserver import serve_pods
+
+            serve_pods(self._metaserver_part, kubelet, pods)
         if self._edged.default_pod_network == "bridge" and not uses_process(self._edged):
             services.append(Service("pod network", lambda: set_up_network(self._edged, runtime), once=True))
         if self._kubelet.read_only_port:
@@ -301,7 +313,7 @@ class EdgeCore:
                     "edgehive_outbox_messages": lambda: float(len(outbox)),
                     **self._gauges,
                 },
-                kubelet=kubelet_api(runtime, pods, self._edged, self._probe()),
+                kubelet=kubelet(),
             )
             services.append(Service("http", http.run))
             if self._config.modules.edge_stream.enable:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.hub import EdgeHub
@@ -12,6 +13,10 @@ from edgehive.edge.metaserver_listen import check_config, reachable
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
 from edgehive.wire.message import Stamp
+
+if TYPE_CHECKING:
+    from edgehive.edge.kubelet_api import KubeletApi
+    from edgehive.edge.pods_manager import PodManager
 
 
 def build_metaserver(
@@ -23,6 +28,7 @@ def build_metaserver(
     runtime: Runtime | None,
     stamp: Stamp,
     rng: Callable[[], float],
+    gauges: dict[str, Callable[[], float]],
 ) -> tuple[MetaServer, tuple[str, str]]:
     """Return the server, and what pods are told of it: host and port, empty where they cannot use it.
 
@@ -45,6 +51,9 @@ def build_metaserver(
             verify = KeyFiles(settings.service_account_key_files).verify
         auth = AuthSettings(node, settings.service_account_issuers, settings.api_audiences)
         gate = Gate(settings=auth, store=store, verify=verify, wall=time.time)
+        refused = gate.refused
+        gauges["edgehive_metaserver_unauthenticated_total"] = lambda: float(refused["unauthenticated"])
+        gauges["edgehive_metaserver_forbidden_total"] = lambda: float(refused["forbidden"])
         certificate = ServingCertificate(
             directory=Path(settings.certificate_directory),
             node=node,
@@ -69,3 +78,10 @@ def build_metaserver(
     )
     meta.attach(server)
     return server, listening.for_pods
+
+
+def serve_pods(server: MetaServer, kubelet: "Callable[[], KubeletApi]", pods: "PodManager") -> None:
+    """Let MetaServer reach the pods of this node."""
+    from edgehive.edge.metaserver_extend import LocalPods
+
+    server.local_pods = LocalPods(kubelet, pods.release_held)

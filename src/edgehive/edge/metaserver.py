@@ -29,6 +29,7 @@ from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp, conten
 if TYPE_CHECKING:
     from edgehive.edge.metaserver_auth import Gate
     from edgehive.edge.metaserver_certificate import ServingCertificate
+    from edgehive.edge.metaserver_extend import LocalPods
     from edgehive.edge.metaserver_face import MetaFace
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class MetaServer:
         self._runtime = runtime
         self._pod = pod
         self._face: MetaFace | None = None
+        self.local_pods: LocalPods | None = None
+        """Set before the first request, where pods are run here."""
         self.replica = Replica(store)
         self.follower = Follower(
             node=node,
@@ -131,7 +134,9 @@ class MetaServer:
         from edgehive.edge.metaserver_extend import Extensions
         from edgehive.edge.metaserver_face import MetaFace
 
-        extensions = Extensions(runtime=self._runtime, pod=self._pod)
+        extensions = Extensions(
+            runtime=self._runtime, pod=self._pod, node=self.follower.node, local=self.local_pods
+        )
         return MetaFace(
             follower=self.follower,
             replica=self.replica,

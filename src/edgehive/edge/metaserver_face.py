@@ -46,6 +46,7 @@ _VERBS = {
     "DELETE": "delete",
 }
 _OBJECT_PARTS = frozenset({"", "status", "finalize"})
+_COMMANDS = frozenset({"exec", "attach", "portforward"})
 _READS = frozenset({"get", "list", "watch"})
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
 _LOCAL = User("system:metaserver", ("system:masters",))
@@ -199,6 +200,8 @@ def action_of(request: Request, target: Target | None, verb: str) -> Attributes:
     """What a request wants to do, as rules of RBAC see it; raises `ApiStatus` for a malformed selector."""
     if target is None:
         return Attributes(verb, path=request.path)
+    if target.subresource in _COMMANDS and verb == "get":
+        verb = "create"  # a WebSocket begins with GET, and is the same command
     name = target.name
     if verb in {"list", "watch"} and not name:
         name = FieldSelector.parse(request.param("fieldSelector")).exact("metadata.name") or ""

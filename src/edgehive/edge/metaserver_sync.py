@@ -35,6 +35,7 @@ LOCAL_WAIT: Final = 2.0
 _SILENT = 10.0  # after a wait in vain, local answers are given at once for so long
 _IDLE = 300.0  # how long a scope is followed after its last client
 _TICK = 15.0
+_FIRST = ("/version", "/api", "/apis", "/api/v1")
 MAX_SCOPES: Final = 200
 
 
@@ -150,7 +151,18 @@ class Follower:
                 async with asyncio.timeout(_TICK):
                     await self._reconnected.wait()
             except TimeoutError:
+                await self.prefetch()
+
+    async def prefetch(self) -> None:
+        """Keep what every client asks first, so that one that never came while there was a cloud can work offline."""
+        for path in _FIRST:
+            if not self._link.connected or self._replica.document(path) is not None:
                 continue
+            try:
+                self._replica.keep_document(path, await self.ask(self.application(path, apps.GET)))
+            except (ApiStatus, EdgehiveError) as exc:
+                log.info("%s is not kept for offline use now: %s", path, safe_label(str(exc)))
+                return
 
     # single requests
 
