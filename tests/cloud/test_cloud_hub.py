@@ -14,6 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from edgehive.aio import pki
 from edgehive.kube.refs import NODES, PODS
+from edgehive.wire.message import Message
+from edgehive.wire.outbound import Outbound
 
 
 async def refused(lab: Any, node: str, **kwargs: Any) -> tuple[int, str]:
@@ -225,3 +227,26 @@ async def test_stopping_closes_every_connection(lab: Any) -> None:
     await lab.stop()
     for edge in edges:
         await edge.until_closed()
+
+
+async def test_what_is_kept_for_absent_nodes_is_bounded_in_their_number(lab: Any) -> None:
+    await lab.start()
+    table = lab.core.parts.nodes
+
+    def rule(number: int) -> Outbound:
+        return Outbound(
+            Message(
+                f"m{number}", 1, "start", f"rule/{number}", b"{}", source="router_servicebus", group="user"
+            )
+        )
+
+    for number in range(1_100):
+        table.send(f"absent-{number}", rule(number))
+    assert len(table._entries) == 1_024
+    assert (table.stats.forgotten, table.stats.dropped) == (76, 76)
+    edge = await lab.edge("absent-1099")
+    assert (await edge.wait(lambda m: m.operation == "start")).resource == "rule/1099"
+    edge = await lab.edge("absent-0")
+    answer = await edge.ask("query", "default/configmap/none")
+    assert b"NotFound" in answer.content
+    assert not [m for m in edge.received if m.operation == "start"], "it was the first to be forgotten"

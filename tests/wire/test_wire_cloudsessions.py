@@ -5,16 +5,10 @@ from dataclasses import replace
 from cloudnode_bench import Bench, Caches
 from wire_support import down, stamp, up
 
-from edgehive.wire.cloudnode import BACKLOG, orphaned
+from edgehive.wire.cloudnode import BACKLOG
 from edgehive.wire.held import HOLDINGS_WAIT, Held
 from edgehive.wire.message import Message, encode_message
-from edgehive.wire.objectsync import (
-    CreateSync,
-    RecordSync,
-    SyncKey,
-    SyncRecord,
-    reset_plan,
-)
+from edgehive.wire.objectsync import CreateSync, RecordSync, SyncKey, SyncRecord, orphaned, reset_plan
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered
 from edgehive.wire.session import NodeSession

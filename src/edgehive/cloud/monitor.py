@@ -14,7 +14,8 @@ from edgehive.cloud.devicecontroller import DeviceController
 from edgehive.cloud.https import EnrollmentApi
 from edgehive.cloud.hub import CloudHub
 from edgehive.cloud.metrics import Histogram, Metric, render, single
-from edgehive.cloud.nodes import LATENCY_BUCKETS, NodeTable
+from edgehive.cloud.node_stats import LATENCY_BUCKETS
+from edgehive.cloud.nodes import NodeTable
 from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.upstream import EdgeController
@@ -130,6 +131,12 @@ class CloudMetrics:
         yield single("edgehive_hub_resends_total", "counter", "Messages sent again", stats.resends + resends)
         yield single(
             "edgehive_hub_dropped_total", "counter", "Fire-once messages dropped", stats.dropped + dropped
+        )
+        yield single(
+            "edgehive_hub_forgotten_total",
+            "counter",
+            "Absent nodes whose backlog made room for others'",
+            stats.forgotten,
         )
         yield single("edgehive_hub_given_up_total", "counter", "Answers nobody took", stats.given_up)
         yield single("edgehive_upstream_pending", "gauge", "Requests of edges being worked on", pending)

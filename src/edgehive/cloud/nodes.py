@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edgehive.cloud.keyed import KeyedQueue
 from edgehive.cloud.link import LinkStats, NodeLink, Socket
+from edgehive.cloud.node_stats import NodeStats
 from edgehive.cloud.timers import Deadlines
 from edgehive.cloud.upstream import order_key
 from edgehive.kit.errors import EdgehiveError
@@ -49,36 +50,6 @@ Fetch = Callable[[SyncRecord], Awaitable[CachedObject | Missing | Unknown]]
 Route = Callable[[str, Message], None]
 """Hands a message of a node to some other module, at once."""
 
-LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-@dataclass(slots=True)
-class NodeStats:
-    """Counters of all nodes together."""
-
-    connects: int = 0
-    replaced: int = 0
-    denied: int = 0
-    edge_failures: int = 0
-    unrouted: int = 0
-    acks: int = 0
-    resends: int = 0
-    """Of sessions that have ended; the living ones are added when asked."""
-    given_up: int = 0
-    dropped: int = 0
-    latency_sum: float = 0.0
-    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
-
-    def note_latency(self, seconds: float) -> None:
-        """Count one acknowledgement."""
-        self.acks += 1
-        self.latency_sum += seconds
-        for index, bound in enumerate(LATENCY_BUCKETS):
-            if seconds <= bound:
-                self.latency[index] += 1
-                return
-        self.latency[-1] += 1
-
 
 @dataclass(slots=True, eq=False)
 class _Entry:
@@ -96,6 +67,8 @@ class NodeSettings:
     limits: PoolLimits = field(default_factory=PoolLimits)
     parallel_requests: int = 8
     waiting_requests: int = 256
+    absent: int = 1024
+    """Absent nodes for which something is kept; beyond that the one that was noted first is forgotten."""
 
 
 class NodeTable:
@@ -133,6 +106,7 @@ class NodeTable:
         self._on_connect = on_connect
         self._settings = settings
         self._entries: dict[str, _Entry] = {}
+        self._absent: dict[str, None] = {}  # those among them without a link, oldest first
         self._connected = 0
         self._group: asyncio.TaskGroup | None = None
         self._timers: Deadlines[_Entry] | None = None
@@ -369,11 +343,24 @@ class NodeTable:
         self._on_plan()
         if self._timers is not None:
             self._timers.update(entry)
-        if entry.link is None and entry.core.idle:
+        if entry.link is not None:
+            self._absent.pop(entry.core.node, None)
+        elif entry.core.idle:
+            self._forget(entry)
+        else:
+            self._absent.setdefault(entry.core.node)
+            self._bound_absent()
+
+    def _bound_absent(self) -> None:
+        while len(self._absent) > self._settings.absent:
+            entry = self._entries[next(iter(self._absent))]
+            self.stats.forgotten += 1
+            self.stats.dropped += entry.core.kept
             self._forget(entry)
 
     def _forget(self, entry: _Entry) -> None:
         self._entries.pop(entry.core.node, None)
+        self._absent.pop(entry.core.node, None)
         if self._timers is not None:
             self._timers.remove(entry)
 

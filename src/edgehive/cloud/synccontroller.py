@@ -15,13 +15,13 @@ from edgehive.cloud.world import Caches, SyncRecords
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kube.api import MERGE_PATCH, KubeApi, WriteOptions
 from edgehive.kube.status import ApiStatus
-from edgehive.wire.cloudnode import orphaned
 from edgehive.wire.objectsync import (
     CreateSync,
     RecordSync,
     SyncRecord,
     SyncWrite,
     SyncWriter,
+    orphaned,
     parse_sync,
     sync_object,
     sync_status_patch,

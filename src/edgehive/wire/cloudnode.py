@@ -7,7 +7,6 @@ has no record, such as rules and tasks, waits in a bounded backlog.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -27,20 +26,19 @@ from edgehive.wire.desired import (
 )
 from edgehive.wire.held import HOLDINGS_WAIT, Held, Lag
 from edgehive.wire.message import Stamp
-from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
+from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
 from edgehive.wire.resource import NODE, POD
 from edgehive.wire.session import NodeSession
+from edgehive.wire.waiting import Waiting, record_for
 
-__all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Order", "Unknown", "World", "orphaned"]
+__all__ = ["BACKLOG", "CachedObject", "CloudNode", "Missing", "Order", "Unknown", "World"]
 
 BACKLOG = 256
 """Fire-once messages kept for an absent node; the oldest is dropped."""
 
 
-_ANSWERS: Final = 16
-"""Query answers that wait for one record; more than that is a peer asking in a loop."""
 _CACHE_RETRY: Final = 0.5
 _UNORDERED: Final = Unordered()
 
@@ -99,7 +97,7 @@ class CloudNode:
         self._records: dict[SyncKey, SyncRecord] = {}
         self._checks: list[SyncRecord] = []
         self._checking: set[SyncKey] = set()
-        self._waiting: dict[SyncKey, list[Outbound]] = {}
+        self._waiting = Waiting()
         self._backlog: deque[Outbound] | None = None  # most nodes never need one
         self._owed: set[SyncKey] | None = None  # to be sent whatever is recorded; outlives the session
         self._greeting = False  # an edgecore has started and has not been greeted; outlives the session
@@ -139,6 +137,11 @@ class CloudNode:
         return self.session is None and not (self._backlog or self._owed or self._greeting)
 
     @property
+    def kept(self) -> int:
+        """Fire-once messages that wait for the node."""
+        return len(self._backlog or ())
+
+    @property
     def waiting(self) -> int:
         """Objects that wait for their record."""
         return len(self._waiting)
@@ -155,7 +158,7 @@ class CloudNode:
             return None
         if not message.ack:
             return session.send(message, now)
-        record = self._record_for(message)
+        record = record_for(self.node, message)
         if record is None:
             return session.send(message, now)
         if self._is_unrecorded(message, record):
@@ -218,7 +221,7 @@ class CloudNode:
 
     def record_refused(self, record: SyncRecord) -> None:
         """The API server will not take the record; what waited for it is dropped until the next reconcile."""
-        self._waiting.pop(record.key, None)
+        self._waiting.drop(record.key)
 
     def receive(self, event: Delivered | GivenUp, now: float) -> None:
         """An event of the current session: plans the record's write."""
@@ -364,16 +367,6 @@ class CloudNode:
             self._backlog = deque(maxlen=BACKLOG)
         self._backlog.append(message)
 
-    def _record_for(self, message: Outbound) -> SyncRecord | None:
-        """The record `message` is accounted under; ``None`` if it cannot have one."""
-        resource = message.resource
-        if resource is None or not message.uid:
-            return None
-        key = SyncKey(self.node, resource.namespace, message.uid)
-        if not valid_key(key):
-            return None
-        return SyncRecord(key, message.api_version, message.kind, resource.name)
-
     def _is_unrecorded(self, message: Outbound, record: SyncRecord) -> bool:
         """Whether `message` shows a watched object that is not otherwise meant for the node.
 
@@ -384,23 +377,14 @@ class CloudNode:
 
     def _gate(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
         """Hold `message` until its record exists."""
-        waiting = self._waiting.setdefault(record.key, [])
-        if message.is_response:
-            if sum(m.is_response for m in waiting) < _ANSWERS:
-                waiting.append(message)
-        else:
-            newest = max((m.version for m in waiting if not m.is_response), default=0)
-            if message.version <= newest:
-                return Verdict.STALE
-            waiting[:] = [m for m in waiting if m.is_response]
-            waiting.append(message)
+        if not self._waiting.add(record.key, message):
+            return Verdict.STALE
         self._writer.create(record, now)
         return None
 
     def _release(self, record: SyncRecord, now: float) -> None:
-        waiting = self._waiting.pop(record.key, ())
         known = self._records.get(record.key, record)
-        for message in sorted(waiting, key=lambda m: m.version):
+        for message in self._waiting.take(record.key):
             self._offer(message, known, now)
 
     def _offer(self, message: Outbound, known: SyncRecord, now: float) -> Verdict | None:
@@ -427,16 +411,16 @@ class CloudNode:
         return self.session is not None and self.session.pool.has_left(name_of_object(first), first.uid)
 
     def _send_delete(self, message: Outbound, record: SyncRecord, now: float) -> Verdict | None:
-        waited = self._waiting.pop(record.key, None)
+        waited = self._waiting.drop(record.key)
         known = self._records.get(record.key)
         if known is not None:
             return self._offer(message, known, now)
-        if waited is not None:
+        if waited:
             self._writer.deleted(record, now)  # the create may be on its way
         return None  # never sent to this node
 
     def _acknowledged(self, message: Outbound, now: float, known: SyncRecord | None = None) -> None:
-        record = self._record_for(message)
+        record = record_for(self.node, message)
         if record is None or self.session is None:
             return
         if known is None and self._is_unrecorded(message, record):
@@ -508,9 +492,3 @@ class CloudNode:
         """
         mark = self.session.pool.mark(resource, known.key.uid) if self.session is not None else 0
         return parse_version(version) > (mark or parse_version(known.version))
-
-
-def orphaned(records: Iterable[SyncRecord], nodes: Iterable[str]) -> list[SyncRecord]:
-    """The records whose node no longer exists; delete them."""
-    existing = frozenset(nodes)
-    return [record for record in records if record.key.node not in existing]

@@ -217,6 +217,12 @@ def reset_plan(records: Iterable[SyncRecord]) -> list[RecordSync]:
     return [RecordSync(record.key, RESET) for record in records if parse_version(record.version)]
 
 
+def orphaned(records: Iterable[SyncRecord], nodes: Iterable[str]) -> list[SyncRecord]:
+    """The records whose node no longer exists; delete them."""
+    existing = frozenset(nodes)
+    return [record for record in records if record.key.node not in existing]
+
+
 class SyncWriter:
     """Plans the writes of all nodes of one cloudcore: coalesced, bounded, retried with back-off.
 
