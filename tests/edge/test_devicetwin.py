@@ -265,6 +265,8 @@ CREATE TABLE `device_twin` (`id` integer PRIMARY KEY AUTOINCREMENT,`deviceid` te
   `expected` text,`actual` text,`expected_meta` text,`actual_meta` text,`expected_version` text,
   `actual_version` text,`optional` numeric,`attr_type` text,`metadata` text);
 INSERT INTO device VALUES ('default/d1','d1','','Online','2026-11-24T03:51:00Z'), ('gone/d2','d2','','','');
+CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, type TEXT, value TEXT);
+INSERT INTO meta VALUES ('default/device/d1', 'device', '{"metadata":{"name":"d1"},"spec":{}}');
 INSERT INTO device_attr VALUES (1,'default/d1','a','','v',1,'string','{}');
 INSERT INTO device_twin VALUES
  (1,'default/d1','temp','','25','21.5','{"timestamp":2}','{"timestamp":1}','{"cloud":0,"edge":1}','{"cloud":0,"edge":3}',1,'float','{}'),
@@ -282,11 +284,16 @@ async def test_the_database_of_an_original_edgecore_is_taken_over(tmp_path):
         assert (device.state, device.last_online, device.has_object) == (
             "Online",
             "2026-11-24T03:51:00Z",
-            False,
+            True,
         )
         assert device.attributes["a"].value == "v"
         assert (device.twins["temp"].actual.value, device.twins["temp"].actual_version.edge) == ("21.5", 3)
         assert set(device.shown()) == {"temp", "odd"}
+        await edge.idle()
+        (left,) = edge.said("membership/updated")
+        assert left["removed_devices"] == [{"id": "gone/d2"}], (
+            "deleted while no cloudcore ran: the original keeps it"
+        )
         edge.hub.connect()
         kinds = sorted(message.resource for message in edge.hub.take())
         assert kinds == [f"device/{ID}/state/update", f"device/{ID}/twin/edge_updated"]
@@ -301,7 +308,7 @@ async def test_the_database_of_an_original_edgecore_is_taken_over(tmp_path):
             ("temp", "25", "22", '{"cloud":0,"edge":4}', 1, "float", "{}"),
             ("new", "", "1", '{"cloud":0,"edge":1}', 1, "string", "{}"),
         ]
-        assert db.execute("SELECT count(*) FROM device").fetchone() == (2,)
+        assert db.execute("SELECT id FROM device").fetchall() == [(ID,)]
 
 
 # -- objects

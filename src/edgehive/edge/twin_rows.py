@@ -116,8 +116,9 @@ class TwinRows:
     def _devices(self, where: str, arguments: tuple[str, ...]) -> list[Device]:
         only, of = (f" WHERE id {where}", f" WHERE deviceid {where}") if where else ("", "")
         found: dict[str, Device] = {}
+        # KubeEdge's cloud sends an object for every device: one that another edgecore has left without is gone.
         for one, name, description, state, last_online, has_object in self._store.query(
-            "SELECT d.id, d.name, d.description, d.state, d.last_online, COALESCE(e.object, 0)"  # noqa: S608 - constants
+            "SELECT d.id, d.name, d.description, d.state, d.last_online, COALESCE(e.object, 1)"  # noqa: S608 - constants
             f" FROM device d LEFT JOIN edgehive_device e USING (id){only} ORDER BY id",
             arguments,
         ):
