@@ -40,6 +40,7 @@ _BATCH = 256
 _QUEUE = 4096
 _QUEUE_BYTES = 8 << 20
 _RETRY_SECONDS = 5.0
+_GATHER = 8  # rounds of the event loop between two batches
 
 
 class Cloud(Protocol):
@@ -317,7 +318,9 @@ class DeviceTwin:
                         self._not_stored(job)
             self._finish(batch)
             self._tell()
-            await asyncio.sleep(0)
+            # While a batch is stored nothing is read: let those who were answered ask again, so that they share the next.
+            for _ in range(_GATHER if len(batch) > 1 else 1):
+                await asyncio.sleep(0)
         self._tell()
 
     def _try(self, batch: list[_Job]) -> bool:
