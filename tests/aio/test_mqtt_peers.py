@@ -32,11 +32,11 @@ class Lab:
         now = asyncio.get_running_loop().time()
         self.broker = Broker(now=now, new_id=lambda: os.urandom(6).hex(), limits=limits)
         self.inbound: list[Inbound] = []
-        self.accepts = True
+        self.accepts: bool | None = True
         self.server = MqttServer(broker=self.broker, handler=self._take, rate=rate)
         self.port = 0
 
-    def _take(self, messages: Sequence[Inbound]) -> bool:
+    def _take(self, messages: Sequence[Inbound]) -> bool | None:
         self.inbound += messages
         return self.accepts
 
@@ -219,7 +219,23 @@ async def test_an_acknowledgement_follows_the_handler_and_not_its_failure(lab: L
     assert not info.is_published()
     lab.accepts = True
     await eventually(info.is_published)  # paho comes back and sends it again
+    lab.accepts = None
+    other = await Paho(lab).start()
+    await other.subscribe(("#", 1))
+    info = client.client.publish("up", b"3", qos=1)
+    await eventually(lambda: other.messages)
+    assert lab.inbound[-1].payload == b"3"
+    assert not info.is_published(), "others have it, its sender waits"
+    lab.server.done(True)
+    await eventually(info.is_published)
+    info = client.client.publish("up", b"4", qos=1)
+    await eventually(lambda: len(other.messages) == 2)
+    lab.server.done(False)
+    lab.accepts = True
+    await eventually(info.is_published)
+    assert [m.payload for m in lab.inbound[-2:]] == [b"4", b"4"]
     await client.stop()
+    await other.stop()
 
 
 class Raw:

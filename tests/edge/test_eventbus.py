@@ -276,6 +276,24 @@ async def test_what_was_acknowledged_survives_kill_9(cloud: Any, tmp_path: Path)
     assert list(dict.fromkeys(seen)) == acknowledged
 
 
+async def test_a_flood_of_uploads_is_bounded_on_disk_and_counted(cloud: Any) -> None:
+    port, http = free_port(), free_port()
+    config = internal(cloud, port, http=http)
+    await cloud.stop()
+    async with edgecore(config):
+        await listening(port)
+        async with aiomqtt.Client("127.0.0.1", port, max_queued_outgoing_messages=None) as client:
+            for number in range(12_000):
+                await client.publish("a/user/x", str(number), qos=0)
+            await client.publish("a/user/x", "last", qos=1)
+        found = await metrics(http)
+        assert (found["edgehive_uploads_waiting"], found["edgehive_uploads_dropped_total"]) == (10_000, 2_001)
+    kept = rows(config, "edgehive_uploads")
+    assert len(kept) == 10_000
+    assert b'"2001"' in kept[0][1]
+    assert b'"last"' in kept[-1][1]
+
+
 async def test_a_full_disk_is_not_acknowledged(cloud: Any) -> None:
     port, http = free_port(), free_port()
     config = internal(cloud, port, http=http)

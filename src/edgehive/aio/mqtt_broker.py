@@ -18,8 +18,11 @@ from edgehive.wire.mqtt_session import Peer, Session
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Sequence[Inbound]], bool]
-"""Takes care of messages before they are acknowledged; False: it could not, and their senders are disconnected."""
+Handler = Callable[[Sequence[Inbound]], bool | None]
+"""Takes care of messages before they are acknowledged. False: it could not, and their senders are disconnected.
+
+``None``: it will have, soon; what is owed to their senders waits for `MqttServer.done`.
+"""
 
 _READ_BUFFER = 16 << 10
 """The smallest messages fill it with 2,700: some 20 ms of work during which nobody else gets his turn."""
@@ -42,9 +45,12 @@ class MqttServer:
         """How often a client was not read for a moment because another one was behind."""
         self._handler = handler
         self._connections: dict[Peer, _Connection] = {}
+        self._owed: dict[Peer, None] = {}
+        """Senders whose messages are not taken care of yet; nothing is written to them meanwhile."""
         self._socket: socket.socket | None = None
         self._awake = asyncio.Event()
         self._flushing = False
+        self._handing = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def listen(self, host: str, port: int) -> int:
@@ -121,18 +127,35 @@ class MqttServer:
         broker = self.broker
         while broker.inbound:
             inbound, broker.inbound = broker.inbound, []
-            if not self._handler(inbound):
-                for message in inbound:
-                    if message.qos and message.peer is not None:
-                        broker.fail(message.peer, "its message could not be stored")
+            self._handing = True  # whatever the handler calls: what it is about is not acknowledged yet
+            try:
+                done = self._handler(inbound)
+            finally:
+                self._handing = False
+            if not done:
+                senders = {m.peer: None for m in inbound if m.qos and m.peer is not None}
+                self._owed.update(senders)
+            if done is False:
+                self.done(False)
         self._flush()
+
+    def done(self, succeeded: bool) -> None:
+        """Everything that was handed over has been taken care of, or could not be."""
+        owed, self._owed = self._owed, {}
+        for peer in owed:
+            if succeeded:
+                peer.touch()
+            else:
+                self.broker.fail(peer, "its message could not be stored")
+        if not self._handing:
+            self.settle()
 
     def _flush(self) -> None:
         self._flushing = False
         while peers := self.broker.flush():
             for peer in peers:
                 connection = self._connections.get(peer)
-                if connection is not None:
+                if connection is not None and peer not in self._owed:
                     self._write(peer, connection)
 
     def _write(self, peer: Peer, connection: "_Connection") -> None:

@@ -11,8 +11,11 @@ from edgehive.wire.mqtt_client import Dial, Down, MqttLink, NotSubscribed, Recei
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Sequence[Received]], bool]
-"""Takes care of messages before they are acknowledged; False: it could not, and they are not."""
+Handler = Callable[[Sequence[Received]], bool | None]
+"""Takes care of messages before they are acknowledged; False: it could not, and they are not.
+
+``None``: it will have, soon; they are acknowledged with `MqttClient.done`.
+"""
 
 _WRITE_HIGH = 64 << 10
 
@@ -36,6 +39,7 @@ class MqttClient:
         self._tls = tls
         self._wake = asyncio.Event()
         self._socket: _Socket | None = None
+        self._owed: list[Received] = []
         self.last_problem = ""
         """Why there is no connection, for people."""
 
@@ -48,6 +52,14 @@ class MqttClient:
         """Want exactly these filters from now on."""
         self.link.subscribe_to(filters, qos)
         self._wake.set()
+
+    def done(self, succeeded: bool) -> None:
+        """Everything that was handed over has been taken care of, or could not be."""
+        owed, self._owed = self._owed, []
+        if succeeded and owed:
+            for message in owed:
+                self.link.acknowledge(message)
+            self._wake.set()
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -88,14 +100,19 @@ class MqttClient:
                     self.last_problem = ""
                 case Down(reason):
                     self._complain(reason)
+                    self._owed.clear()  # packet ids of a session that is gone
                     if self._socket is not None:
                         self._socket.end()
                         self._socket = None
                 case NotSubscribed(name):
                     log.warning("mqtt: the broker refuses the subscription to %s", safe_label(name))
-        if received and self._handler(received):
-            for message in received:
-                self.link.acknowledge(message)
+        if received:
+            done = self._handler(received)
+            if done is None:
+                self._owed += received
+            elif done:
+                for message in received:
+                    self.link.acknowledge(message)
 
     def _complain(self, reason: str) -> None:
         """Log why there is no broker, once until the reason changes."""

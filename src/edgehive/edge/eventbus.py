@@ -42,6 +42,10 @@ _TWIN_TOPICS = ("$hw/events/device/", "$hw/events/node/")
 _BUS_SOURCE = "bus"
 _USER_GROUP = "user"
 _MAX_RULE_TOPICS = 1_000
+_GATHER = 0.02
+"""Uploads that come within so many seconds are stored together: each commit makes the whole process wait for the disk."""
+_GATHER_MESSAGES = 2_000
+_GATHER_BYTES = 1 << 20
 _QOS = 1  # towards an external broker, as there
 
 _AUTH_INFO = "auth_info"
@@ -85,6 +89,10 @@ class EventBus:
         self._stamp = stamp
         self._rule_topics = dict.fromkeys(topics.load())
         self._storage_problem = ""
+        self._gathered: list[Message] = []
+        self._gathered_bytes = 0
+        self._stored_at = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
         self.not_stored = 0
         """Uploads that the disk refused; their senders got no acknowledgement."""
         self.port = settings.internal.port if settings.internal is not None else 0
@@ -105,7 +113,7 @@ class EventBus:
         if self._server is not None:
             services.append(Service("mqtt-broker", self._run_broker))
         if self._subscriber is not None and self._publisher is not None:
-            services.append(Service("mqtt-subscriber", self._subscriber.run))
+            services.append(Service("mqtt-subscriber", self._run_subscriber))
             services.append(Service("mqtt-publisher", self._publisher.run))
         return services
 
@@ -123,27 +131,50 @@ class EventBus:
 
     # from the brokers
 
-    def _take(self, messages: Iterable[_Came]) -> bool:
-        """Hand messages over; False: what is to be uploaded could not be stored."""
-        uploads: list[Message] = []
+    def _take(self, messages: Iterable[_Came]) -> bool | None:
+        """Hand messages over. False: what is to be uploaded could not be stored; ``None``: it will be, soon."""
+        uploads = len(self._gathered)
         for message in messages:
             if message.topic.startswith(_TWIN_TOPICS):
                 if self._to_twin is not None:
                     self._to_twin(message.topic, message.payload)
             else:
-                uploads.append(self._upload_message(message.topic, message.payload))
-        if not uploads:
+                self._gathered.append(self._upload_message(message.topic, message.payload))
+                self._gathered_bytes += len(message.payload)
+        if len(self._gathered) == uploads:
             return True
+        loop = asyncio.get_running_loop()
+        wait = self._stored_at + _GATHER - loop.time()
+        full = len(self._gathered) >= _GATHER_MESSAGES or self._gathered_bytes >= _GATHER_BYTES
+        if wait <= 0 or full:
+            return self._store()
+        if self._timer is None:
+            self._timer = loop.call_later(wait, self._store)
+        return None
+
+    def _store(self) -> bool:
+        """Keep what has gathered, in one transaction, and let its senders know."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
         try:
-            self._upload(uploads)
+            self._upload(gathered)
         except StorageError as exc:
-            self.not_stored += len(uploads)
+            self.not_stored += len(gathered)
             if self._storage_problem != str(exc):
                 self._storage_problem = str(exc)
                 log.warning("mqtt: uploads cannot be kept: %s", exc)
-            return False
-        self._storage_problem = ""
-        return True
+            stored = False
+        else:
+            self._storage_problem = ""
+            stored = True
+        self._stored_at = asyncio.get_running_loop().time()
+        if self._server is not None:
+            self._server.done(stored)
+        if self._subscriber is not None:
+            self._subscriber.done(stored)
+        return stored
 
     def _upload_message(self, topic: str, payload: bytes) -> Message:
         message_id, timestamp = self._stamp()
@@ -252,7 +283,17 @@ class EventBus:
                 f" (modules.eventBus.mqttServerInternal): {exc.strerror or exc}"
             ) from exc
         log.info("the MQTT broker listens on %s:%d", internal.host, self.port)
-        await server.run()
+        try:
+            await server.run()
+        finally:
+            self._store()
+
+    async def _run_subscriber(self) -> None:
+        assert self._subscriber is not None
+        try:
+            await self._subscriber.run()
+        finally:
+            self._store()
 
     def gauges(self) -> Mapping[str, Callable[[], float]]:
         """What ``/metrics`` shows."""

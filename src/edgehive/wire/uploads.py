@@ -122,21 +122,22 @@ class Uploads:
 
     def _make_room(self, count: int, size: int) -> tuple[int, int, int]:
         """Up to which sequence the oldest have to go for `count` more of `size` bytes; how many, how many bytes."""
+
+        def lacks() -> bool:
+            messages, bytes_ = self._count - gone + count, self._size - freed + size
+            return messages > self._limits.messages or bytes_ > self._limits.size
+
         upto = gone = freed = 0
-        while (
-            self._count - gone + count > self._limits.messages
-            or self._size - freed + size > self._limits.size
-        ):
-            oldest = self._store.oldest(gone + _BATCH)[gone:]
+        asked = _BATCH + max(0, self._count + count - self._limits.messages)
+        while lacks():
+            oldest = self._store.oldest(asked)[gone:]
             if not oldest:
                 break
             for sequence, bytes_ in oldest:
                 upto, gone, freed = sequence, gone + 1, freed + bytes_
-                if (
-                    self._count - gone + count <= self._limits.messages
-                    and self._size - freed + size <= self._limits.size
-                ):
+                if not lacks():
                     break
+            asked *= 2
         return upto, gone, freed
 
     # the link's side
