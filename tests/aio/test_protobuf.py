@@ -8,7 +8,7 @@ from google.protobuf.message import Message as GoogleMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgehive.aio import cri_messages
+from edgehive.aio import cri_messages, csi_messages, plugin_messages
 from edgehive.aio.protobuf import Field, Kind, Message, decode, encode, message, split_repeated
 from edgehive.kit.errors import ProtocolError
 
@@ -26,7 +26,13 @@ EVERYTHING = message(
     (536870911, "inners", message("Inner2", (1, "value", "uint"), (2, "flags", "bool", "*")), "*"),
 )
 KINDS = [EVERYTHING] + sorted(
-    {id(v): v for v in vars(cri_messages).values() if isinstance(v, Message)}.values(), key=lambda m: m.name
+    {
+        id(v): v
+        for module in (cri_messages, csi_messages, plugin_messages)
+        for v in vars(module).values()
+        if isinstance(v, Message)
+    }.values(),
+    key=lambda m: m.name,
 )
 
 

@@ -13,13 +13,13 @@ import grpc as google
 import pytest
 
 from edgehive.aio import cri_messages as cri
-from edgehive.aio.protobuf import decode, encode
+from edgehive.aio.protobuf import Method, decode, encode
 from edgehive.edge.cri import CriRuntime
 from edgehive.edge.cri_spec import sandbox_config
 from edgehive.edge.runtime import ContainerSpec, RuntimeFailure, SandboxSpec, State
 from edgehive.kit.errors import Unreachable
 
-METHODS = {m.path: m for m in vars(cri).values() if isinstance(m, cri.Method)}
+METHODS = {m.path: m for m in vars(cri).values() if isinstance(m, Method)}
 MILLI = 1_000_000
 
 

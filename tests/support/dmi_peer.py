@@ -60,14 +60,14 @@ GetDeviceResponse: device=1 Device
 _SCALARS = {"string": 9, "bytes": 12, "bool": 8, "int64": 3, "int32": 5}
 
 
-def messages() -> dict[str, Any]:
-    """The message classes by name."""
+def messages(fields: str = FIELDS) -> dict[str, Any]:
+    """The message classes by name; `fields` has a message a line, its fields with their numbers."""
     file = descriptor_pb2.FileDescriptorProto(name="api.proto", package="v1beta1", syntax="proto3")
     file.dependency.append("google/protobuf/any.proto")
-    for line in FIELDS.strip().splitlines():
-        name, _, fields = line.partition(":")
+    for line in fields.strip().splitlines():
+        name, _, parts = line.partition(":")
         message = file.message_type.add(name=name)
-        for field in filter(None, fields.strip().split("; ")):
+        for field in filter(None, parts.strip().split("; ")):
             _add(message, *field.split(" ", 1))
     pool = descriptor_pool.DescriptorPool()
     for known in (any_pb2, wrappers_pb2):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgehive.edge.metaclient import Change, PodChange
+from edgehive.edge.plugins import NodePlugins
 from edgehive.edge.pods_manager import PodManager
 from edgehive.edge.pods_runtime import open_runtime
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
@@ -121,7 +122,11 @@ async def serve(base: Path, endpoint: str, given: dict[str, Any]) -> None:
     runtime = open_runtime(endpoint, node_ip="127.0.0.1", root_directory=base / "root", clock=time.time)
     settings = PodSettings(root_directory=base / "root", log_directory=base / "logs", **given)
     manager = PodManager(
-        runtime=runtime, meta=meta, node=NodeFacts("edge1", "127.0.0.1", 2.0, 4 << 30), settings=settings
+        runtime=runtime,
+        meta=meta,
+        node=NodeFacts("edge1", "127.0.0.1", 2.0, 4 << 30),
+        settings=settings,
+        plugins=NodePlugins(base / "root"),
     )
     _apply(meta, want)
     async with asyncio.TaskGroup() as group:

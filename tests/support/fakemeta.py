@@ -86,6 +86,12 @@ class FakeMeta:
     async def persistent_volume(self, name: str) -> Reply:
         return self._object("persistentvolume", "", name)
 
+    async def volume_attachment(self, name: str) -> Reply:
+        return self._object("volumeattachment", "", name)
+
+    async def csi_driver(self, name: str) -> Reply:
+        return self._object("csidriver", "", name)
+
     def _object(self, kind: str, namespace: str, name: str) -> Reply:
         found = self.objects.get((kind, namespace, name))
         if found is not None:

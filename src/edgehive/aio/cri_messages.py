@@ -3,9 +3,7 @@
 Field numbers are those of the public CRI v1 definition; fields that edged neither sets nor reads are left out.
 """
 
-from dataclasses import dataclass
-
-from edgehive.aio.protobuf import Message, message
+from edgehive.aio.protobuf import Message, Method, message
 
 _S, _B, _I, _U, _BYTES, _MAP = "string", "bool", "int", "uint", "bytes", "map<string, string>"
 
@@ -152,6 +150,7 @@ LINUX_CONTAINER = message(
 )
 CONTAINER_METADATA = message("ContainerMetadata", (1, "name", _S), (2, "attempt", _U))
 DEVICE = message("Device", (1, "container_path", _S), (2, "host_path", _S), (3, "permissions", _S))
+CDI_DEVICE = message("CDIDevice", (1, "name", _S))
 CONTAINER_CONFIG = message(
     "ContainerConfig",
     (1, "metadata", CONTAINER_METADATA),
@@ -169,6 +168,7 @@ CONTAINER_CONFIG = message(
     (13, "stdin_once", _B),
     (14, "tty", _B),
     (15, "linux", LINUX_CONTAINER),
+    (17, "cdi_devices", CDI_DEVICE, "*"),
 )
 CREATE_CONTAINER = message(
     "CreateContainerRequest",
@@ -338,15 +338,6 @@ SANDBOX_STATS = message(
 LIST_SANDBOX_STATS = message("ListPodSandboxStatsRequest")
 LIST_SANDBOX_STATS_RESPONSE = message("ListPodSandboxStatsResponse", (1, "stats", SANDBOX_STATS, "*"))
 IMAGE_FS = message("ImageFsInfoResponse", (1, "image_filesystems", FS_USAGE, "*"))
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A gRPC method: its path, what goes in and what comes out."""
-
-    path: str
-    request: Message
-    response: Message
 
 
 def _runtime(name: str, request: Message, response: Message) -> Method:

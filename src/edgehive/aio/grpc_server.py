@@ -6,11 +6,8 @@ size, calls under way, connections, and the time of a call (the smaller of the p
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import socket
-import stat
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +22,7 @@ import h2.exceptions
 import h2.settings
 
 from edgehive.aio.grpc import DEADLINE_EXCEEDED, OK, UNIMPLEMENTED, UNKNOWN, GrpcError
+from edgehive.aio.unix_socket import bind_unix
 from edgehive.kit.errors import EdgehiveError, ProtocolError, UserError
 from edgehive.kit.text import safe_label
 
@@ -241,7 +239,9 @@ class GrpcServer:
         max_message: int = 4 << 20,
         max_time: float = 60.0,
         max_connections: int = 128,
+        sock: socket.socket | None = None,
     ) -> None:
+        """Wire up; `sock` is a socket that is bound to `path` already."""
         self.name = name
         self.max_message = max_message
         self.max_time = max_time
@@ -249,7 +249,7 @@ class GrpcServer:
         self._methods = dict(methods)
         self._max_connections = max_connections
         self._connections: set[_Connection] = set()
-        self._socket: socket.socket | None = None
+        self._socket = sock
         self._group: asyncio.TaskGroup | None = None
 
     async def listen(self) -> None:
@@ -259,29 +259,9 @@ class GrpcServer:
             UserError: the path cannot be used.
         """
         try:
-            self._socket = self._bound()
+            self._socket = bind_unix(self._path)
         except OSError as exc:
             raise UserError(f"the socket {self._path} cannot be used: {exc.strerror or exc}") from exc
-
-    def _bound(self) -> socket.socket:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise FileExistsError(errno.EEXIST, "it is there and is not a socket")
-            self._path.unlink()
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            old = os.umask(0o177)  # the socket must never be there with another mode
-            try:
-                sock.bind(str(self._path))
-            finally:
-                os.umask(old)
-            sock.listen(64)
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     async def run(self) -> None:
         """Serve until cancelled; calls under way are then cancelled and the socket removed."""

@@ -51,6 +51,15 @@ class Message:
         object.__setattr__(self, "by_number", {f.number: f for f in self.fields})
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A gRPC method: its path, what goes in and what comes out."""
+
+    path: str
+    request: Message
+    response: Message
+
+
 def message(name: str, *fields: tuple[Any, ...]) -> Message:
     """Describe a message; each field is (number, name, kind or message) and ``"*"`` when it is repeated."""
     rows = []

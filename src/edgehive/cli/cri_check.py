@@ -7,7 +7,7 @@ from typing import Any
 
 from edgehive.aio import cri_messages
 from edgehive.aio.grpc import GrpcClient, GrpcError
-from edgehive.aio.protobuf import decode, encode
+from edgehive.aio.protobuf import Method, decode, encode
 from edgehive.edge.cni import directories_of, missing_plugins, others
 from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kit.text import safe_label
@@ -69,8 +69,6 @@ async def _check(path: str, seconds: float) -> tuple[str, int]:
     return name, CAN_HAVE_NETWORK if possible and os.geteuid() == 0 else NO_NETWORK
 
 
-async def _ask(
-    client: GrpcClient, method: cri_messages.Method, seconds: float, **request: bool
-) -> dict[str, Any]:
+async def _ask(client: GrpcClient, method: Method, seconds: float, **request: bool) -> dict[str, Any]:
     answer = await client.call(method.path, encode(method.request, request), timeout=seconds)
     return decode(method.response, answer)

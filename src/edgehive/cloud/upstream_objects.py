@@ -18,13 +18,15 @@ from edgehive.wire.endpoint import NODE_USER_PREFIX
 PERSISTENT_VOLUMES: Final = GVR("", "v1", "persistentvolumes")
 PERSISTENT_VOLUME_CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
 VOLUME_ATTACHMENTS: Final = GVR("storage.k8s.io", "v1", "volumeattachments")
+CSI_DRIVERS: Final = GVR("storage.k8s.io", "v1", "csidrivers")
 
 _CACHED: Final[Mapping[str, GVR]] = {res.CONFIGMAP: CONFIGMAPS, res.SECRET: SECRETS}
 _LIVE: Final[Mapping[str, tuple[GVR, str, bool]]] = {
     res.PERSISTENT_VOLUME: (PERSISTENT_VOLUMES, "PersistentVolume", False),
     res.PERSISTENT_VOLUME_CLAIM: (PERSISTENT_VOLUME_CLAIMS, "PersistentVolumeClaim", True),
-    # The edge names a namespace for these two although they have none.
+    # The edge names a namespace for attachments and certificate requests although they have none.
     res.VOLUME_ATTACHMENT: (VOLUME_ATTACHMENTS, "VolumeAttachment", False),
+    res.CSI_DRIVER: (CSI_DRIVERS, "CSIDriver", False),
     res.CSR: (CSRS, "CertificateSigningRequest", False),
 }
 

@@ -31,6 +31,7 @@ from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
 from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
 from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
+from edgehive.edge.plugins import NodePlugins
 from edgehive.edge.pods_config import pod_settings
 from edgehive.edge.pods_settings import NodeFacts
 from edgehive.edge.runtime import Runtime
@@ -271,7 +272,8 @@ class EdgeCore:
     ) -> list[Service]:
         from edgehive.edge.pods_manager import PodManager
 
-        agent = self._agent(hub, meta, runtime)
+        plugins = NodePlugins(Path(self._edged.root_directory))
+        agent = self._agent(hub, meta, runtime, plugins)
         machine = agent.machine
         cgroups = pod_cgroups(self._edged, self._probe(), machine)
         api = self._api_for_pods
@@ -289,6 +291,7 @@ class EdgeCore:
             ),
             levels=self._probe().levels,
             cgroups=cgroups,
+            plugins=plugins,
         )
         services = [Service("node", agent.run), Service("pods", pods.run)]
 
@@ -343,7 +346,7 @@ class EdgeCore:
             rng=_random,
         )
 
-    def _agent(self, hub: EdgeHub, meta: MetaManager, runtime: Runtime) -> NodeAgent:
+    def _agent(self, hub: EdgeHub, meta: MetaManager, runtime: Runtime, plugins: NodePlugins) -> NodeAgent:
         kubelet, edged = self._kubelet, self._edged
 
         async def runtime_version() -> tuple[str, str]:
@@ -373,6 +376,7 @@ class EdgeCore:
             address=lambda: self._address(hub.local_address),
             wall=time.time,
             rng=_random,
+            plugins=plugins,
             timers=NodeTimers(
                 status=parse_duration(kubelet.node_status_update_frequency),
                 report=parse_duration(kubelet.node_status_report_frequency),

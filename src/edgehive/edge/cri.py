@@ -12,7 +12,7 @@ from typing import Any
 
 from edgehive.aio import cri_messages as cri
 from edgehive.aio import grpc
-from edgehive.aio.protobuf import Message, decode, encode, split_repeated
+from edgehive.aio.protobuf import Message, Method, decode, encode, split_repeated
 from edgehive.edge.cri_spec import check_non_root, container_config, sandbox_config
 from edgehive.edge.runtime import (
     ContainerInfo,
@@ -56,10 +56,10 @@ class CriRuntime:
         self._sandbox_infos: dict[str, SandboxInfo] = {}
         self._container_infos: dict[str, ContainerInfo] = {}
 
-    async def _call(self, method: cri.Method, within: float | None = _TIMEOUT, **request: Any) -> Value:
+    async def _call(self, method: Method, within: float | None = _TIMEOUT, **request: Any) -> Value:
         return decode(method.response, await self._raw(method, within, request))
 
-    async def _raw(self, method: cri.Method, timeout: float | None, request: Value) -> bytes:
+    async def _raw(self, method: Method, timeout: float | None, request: Value) -> bytes:
         name = method.path.rpartition("/")[2]
         try:
             return await self._client.call(method.path, encode(method.request, request), timeout=timeout)

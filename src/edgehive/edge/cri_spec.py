@@ -97,6 +97,15 @@ def container_config(spec: ContainerSpec, sandbox: SandboxSpec) -> Message:
         "labels": dict(spec.labels),
         "annotations": dict(spec.annotations),
         "log_path": spec.log_path,
+        "devices": [
+            {
+                "container_path": device.container_path,
+                "host_path": device.host_path,
+                "permissions": device.permissions,
+            }
+            for device in spec.devices
+        ],
+        "cdi_devices": [{"name": name} for name in spec.cdi_devices],
         "stdin": spec.stdin,
         "stdin_once": spec.stdin_once,
         "tty": spec.tty,

@@ -134,6 +134,14 @@ class MetaClient(NodeApi, Protocol):
         """Return a PersistentVolume: the local row first, else asked of the cloud and kept."""
         ...
 
+    async def volume_attachment(self, name: str) -> Reply:
+        """Return a VolumeAttachment as the cloud has it, or the local row while the cloud is away."""
+        ...
+
+    async def csi_driver(self, name: str) -> Reply:
+        """Return a CSIDriver, likewise; an original cloud does not know the question and never answers."""
+        ...
+
     async def token(
         self, namespace: str, service_account: str, request: Mapping[str, Any], pod_uid: str
     ) -> Reply:

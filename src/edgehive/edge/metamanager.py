@@ -54,6 +54,8 @@ from edgehive.wire.rows import (
 log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE = "kube-node-lease"
+_UNKNOWN_QUESTION = 5.0
+"""Seconds for what an original cloud does not answer."""
 
 
 class Cloud(Protocol):
@@ -263,6 +265,14 @@ class MetaManager:
         """Return a PersistentVolume: the local row first, else asked of the cloud and kept."""
         return await self._local_first(format_resource(None, res.PERSISTENT_VOLUME, name))
 
+    async def volume_attachment(self, name: str) -> Reply:
+        """Return a VolumeAttachment: what the cloud has, else the local row."""
+        return await self._cloud_first(format_resource("default", res.VOLUME_ATTACHMENT, name))
+
+    async def csi_driver(self, name: str) -> Reply:
+        """Return a CSIDriver: what the cloud has, else the local row."""
+        return await self._cloud_first(format_resource(None, res.CSI_DRIVER, name), _UNKNOWN_QUESTION)
+
     async def token(
         self, namespace: str, service_account: str, request: Mapping[str, Any], pod_uid: str
     ) -> Reply:
@@ -307,6 +317,19 @@ class MetaManager:
             if row is not None and not _is_error(row.value) and good(row.value):
                 return Ok(row.value)
             return await self._ask(self._message(QUERY, key, NULL))
+
+    async def _cloud_first(self, key: str, timeout: float = 0.0) -> Reply:
+        """What must not be stale while the cloud can be asked; a cloud that does not answer is no answer."""
+        async with self._lock(key):
+            reply = await self._ask(self._message(QUERY, key, NULL), timeout=timeout)
+            if isinstance(reply, Failed) and reply.status.retryable:
+                try:
+                    row = self._store.get(key)
+                except StorageError as exc:
+                    return _internal(exc)
+                if row is not None and not _is_error(row.value):
+                    return Ok(row.value)
+            return reply
 
     def _lock(self, key: str) -> asyncio.Lock:
         """One question at a time for one object: the others find its answer in the database."""
@@ -364,12 +387,12 @@ class MetaManager:
             group="meta",
         )
 
-    async def _ask(self, request: Message, *, row_key: str = "") -> Reply:
+    async def _ask(self, request: Message, *, row_key: str = "", timeout: float = 0.0) -> Reply:
         """Ask the cloud; keep the object of its answer (under `row_key` if given), then acknowledge."""
         if not self._cloud.connected:
             return offline(f"{request.operation} {request.resource}")
         try:
-            answer = await self._cloud.request(request, self._timeout)
+            answer = await self._cloud.request(request, timeout or self._timeout)
             understood = self._keep(request, answer, row_key)
         except Unreachable as exc:
             return Failed(ApiStatus(503, "ServiceUnavailable", str(exc)))

@@ -7,7 +7,7 @@ within its duration.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,15 @@ class Connection(Protocol):
     connected: bool
 
     def on_connection(self, callback: Callable[[bool], None]) -> None: ...
+
+
+class PluginFacts(Protocol):
+    """What plugs into the node (`edge.plugins.NodePlugins`)."""
+
+    def on_change(self, callback: Callable[[], None]) -> None: ...
+    def node_facts(self, status: dict[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Add to `status`; return labels and annotations."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class NodeAgent:
         wall: Callable[[], float],
         rng: Callable[[], float],
         timers: NodeTimers = NodeTimers(),
+        plugins: PluginFacts | None = None,
     ) -> None:
         self._settings = settings
         self._probe = probe
@@ -76,6 +86,9 @@ class NodeAgent:
         self._wall = wall
         self._rng = rng
         self._timers = timers
+        self._plugins = plugins
+        self._labels: Mapping[str, str] = {}
+        self._annotations: Mapping[str, str] = {}
         self.machine = probe.machine()
         self._reporter = NodeReporter(settings=settings, machine=self.machine)
         self._node: dict[str, Any] = {}
@@ -89,6 +102,8 @@ class NodeAgent:
         self._runtime = ""
         self._ready = False
         connection.on_connection(self._connection_changed)
+        if plugins is not None:
+            plugins.on_change(self.nudge)
         if connection.connected:
             self._up.set()
 
@@ -182,7 +197,8 @@ class NodeAgent:
         patch = status_patch(
             known=self._node,
             status=status,
-            labels=self._reporter.labels(),
+            labels={**self._reporter.labels(), **self._labels},
+            annotations=self._annotations,
             heartbeat=not 0
             <= now - self._reported
             < self._timers.report,  # also after the clock was set back
@@ -210,7 +226,10 @@ class NodeAgent:
             problem = f"container runtime is down: {safe_label(str(exc), 200)}"
             readiness = Readiness(self._runtime, problem)
         self._ready = not readiness.problem
-        return self._reporter.status(self._probe.levels(), readiness, self._wall(), address=self._address())
+        status = self._reporter.status(self._probe.levels(), readiness, self._wall(), address=self._address())
+        if self._plugins is not None:
+            self._labels, self._annotations = self._plugins.node_facts(status)
+        return status
 
     # lease
 

@@ -277,7 +277,12 @@ def _status(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def status_patch(
-    *, known: Mapping[str, Any], status: Mapping[str, Any], labels: Mapping[str, str], heartbeat: bool
+    *,
+    known: Mapping[str, Any],
+    status: Mapping[str, Any],
+    labels: Mapping[str, str],
+    heartbeat: bool,
+    annotations: Mapping[str, str] = {},
 ) -> bytes | None:
     """The strategic merge patch from the `known` Node to `status`; ``None`` when there is nothing to say.
 
@@ -297,12 +302,14 @@ def status_patch(
             patch[name] = changes
     if (before.get("addresses") or []) != status["addresses"]:
         patch["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
+    if (in_use := status.get("volumesInUse")) is not None and in_use != (before.get("volumesInUse") or []):
+        patch["volumesInUse"] = in_use
     body: dict[str, Any] = {"status": patch} if patch else {}
     metadata = known.get("metadata")
-    had_labels = (metadata.get("labels") or {}) if isinstance(metadata, dict) else {}
-    missing = {k: v for k, v in labels.items() if had_labels.get(k) != v}
-    if missing:
-        body["metadata"] = {"labels": missing}
+    for name, own in (("labels", labels), ("annotations", annotations)):
+        had = (metadata.get(name) or {}) if isinstance(metadata, dict) else {}
+        if missing := {k: v for k, v in own.items() if had.get(k) != v}:
+            body.setdefault("metadata", {})[name] = missing
     return msgspec.json.encode(body) if body else None
 
 

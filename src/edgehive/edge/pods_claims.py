@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgehive.edge.pods_spec import JsonObject
 from edgehive.edge.runtime import RuntimeFailure
 
-KINDS = ("hostPath", "local", "nfs")
+KINDS = ("hostPath", "local", "nfs", "csi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class ClaimedVolume:
     source: JsonObject
     readonly: bool
     options: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
 
 
 def volume_name(claim: JsonObject, name: str) -> str:
@@ -64,6 +65,7 @@ def claimed_volume(volume: JsonObject, claim: JsonObject, namespace: str, name: 
         spec[kind],
         [*modes] == ["ReadOnlyMany"] or bool(spec[kind].get("readOnly")),
         tuple(str(one) for one in spec.get("mountOptions") or ()),
+        tuple(str(one) for one in modes),
     )
 
 

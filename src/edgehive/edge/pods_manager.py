@@ -10,6 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from edgehive.aio.supervise import Service, supervise
 from edgehive.edge.cgroups import NoCgroups, PodCgroups
@@ -43,6 +44,9 @@ from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
 from edgehive.kit.text import safe_label
 
+if TYPE_CHECKING:
+    from edgehive.edge.plugins import NodePlugins
+
 log = logging.getLogger(__name__)
 
 _TRUST_EMPTY_AFTER = 60.0
@@ -62,6 +66,7 @@ class PodManager:
         clock: Callable[[], float] = time.time,
         levels: Callable[[], Levels] | None = None,
         cgroups: PodCgroups | None = None,
+        plugins: "NodePlugins | None" = None,
     ) -> None:
         self._runtime = runtime
         self._meta = meta
@@ -70,7 +75,10 @@ class PodManager:
         self._clock = clock
         objects = PodObjects(meta)
         events = PodEvents(report=meta.report_event, node=node.name, clock=clock)
-        self._volumes = VolumeManager(objects=objects, root=settings.root_directory, clock=clock)
+        self._volumes = VolumeManager(
+            objects=objects, root=settings.root_directory, clock=clock, node=node.name, plugins=plugins
+        )
+        self._plugins = plugins
         self._manifests = Manifests(settings.static_pod_path, node=node.name, clock=clock)
         self._mirrors = Mirrors(
             meta=meta, manifests=self._manifests, node=node.name, clock=clock, changed=self._on_mirror
@@ -94,6 +102,7 @@ class PodManager:
             settings=settings,
             cgroups=cgroups or NoCgroups(),
             clock=clock,
+            plugins=plugins,
         )
         self._housekeeping = levels and Housekeeping(
             runtime=runtime,
@@ -163,6 +172,10 @@ class PodManager:
         if self._settings.static_pod_path is not None:
             services.append(Service("static pods", self._watch_manifests))
             services.append(Service("mirror pods", self._mirrors.run))
+        if self._plugins is not None:
+            self._plugins.load()
+            services.append(Service("plugins", self._plugins.run))
+            services.append(Service("pods and plugins", self._follow_plugins))
         if self._housekeeping is not None:
             services.append(Service("housekeeping", self._housekeeping.run))
         if self._settings.cgroups is not None:
@@ -175,6 +188,17 @@ class PodManager:
             await self._tools.cgroups.balance(
                 [w.core.pod for w in self._workers.values() if not w.core.stopping]
             )
+
+    async def _follow_plugins(self) -> None:
+        assert self._plugins is not None
+        changed = asyncio.Event()
+        self._plugins.on_change(changed.set)
+        while True:
+            await changed.wait()
+            changed.clear()
+            for worker in self._workers.values():
+                worker.receive_plugins(self._clock())
+            await self._volumes.sweep()
 
     def _evict(self, pod: Pod, message: str, grace: int | None) -> None:
         if (worker := self._workers.get(pod.uid)) is not None:
@@ -406,9 +430,13 @@ class PodManager:
         others = (w for w in self._workers.values() if not is_static(w.core.pod))
         if self._was_empty and not any(others) and not self._cloud_is_there():
             return [*found]
-        rest = (own.keys() | set(self._volumes.known())) - static - wanted
+        rest = (own.keys() | set(self._volumes.known()) | self._with_devices()) - static - wanted
         rest -= self._workers.keys() | self._held.uids()
         return [*found, *rest]
+
+    def _with_devices(self) -> set[str]:
+        devices = self._plugins.devices if self._plugins is not None else None
+        return devices.pods() if devices is not None else set()
 
     def _note_connection(self) -> None:
         if not self._meta.connected:

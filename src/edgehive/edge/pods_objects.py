@@ -52,6 +52,18 @@ class PodObjects:
             raise RuntimeFailure("FailedMount", f"{what} not found")
         return found
 
+    async def attachment(self, name: str) -> JsonObject | None:
+        """Return a VolumeAttachment as the cluster has it now, or as it was last known while the cloud is away.
+
+        Raises:
+            RuntimeFailure: It is not known here and the cloud could not be asked.
+        """
+        return _object(await self._meta.volume_attachment(name), f'volumeattachment "{name}"')
+
+    async def csi_driver(self, name: str) -> JsonObject | None:
+        """Return a CSIDriver; raises as `attachment`."""
+        return _object(await self._meta.csi_driver(name), f'csidriver "{name}"')
+
     async def token(self, pod: Pod, audience: str, expiration: int | None, now: float) -> tuple[str, float]:
         """Return a service-account token bound to `pod`, and the time when 80 % of its life has passed.
 
@@ -59,12 +71,18 @@ class PodObjects:
             RuntimeFailure: There is no token here and the cloud could not be asked, or refused.
         """
         lifetime = expiration or _TOKEN_LIFETIME
+        status = await self.token_status(pod, audience, expiration)
+        expires = parse_time(status.get("expirationTimestamp")) or now + lifetime
+        return str(status["token"]), max(expires - lifetime * 0.2, now + 30)
+
+    async def token_status(self, pod: Pod, audience: str, expiration: int | None) -> JsonObject:
+        """Return the ``status`` of a TokenRequest bound to `pod`, with its token; raises as `token`."""
         bound = {"kind": "Pod", "apiVersion": "v1", "name": pod.metadata.name, "uid": pod.uid}
         request: Mapping[str, Any] = {
             "metadata": {},
             "spec": {
                 "audiences": [audience] if audience else None,
-                "expirationSeconds": lifetime,
+                "expirationSeconds": expiration or _TOKEN_LIFETIME,
                 "boundObjectRef": bound,
             },
             "status": {"token": "", "expirationTimestamp": None},
@@ -78,8 +96,8 @@ class PodObjects:
         token = status.get("token")
         if not isinstance(token, str) or not token:
             raise RuntimeFailure("FailedMount", f'no token for service account "{account}"')
-        expires = parse_time(status.get("expirationTimestamp")) or now + lifetime
-        return token, max(expires - lifetime * 0.2, now + 30)
+        found_status: JsonObject = status
+        return found_status
 
 
 def _object(reply: Reply, what: str) -> JsonObject | None:

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,10 +41,14 @@ from edgehive.edge.pods_spec import Container, JsonObject, Pod
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.probes import handler_of
 from edgehive.edge.probes_net import HandlerFailed, run_handler
-from edgehive.edge.runtime import Runtime, RuntimeFailure, State
+from edgehive.edge.runtime import PodRejected, Runtime, RuntimeFailure, State
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient
 from edgehive.kit.text import safe_label
+
+if TYPE_CHECKING:
+    from edgehive.edge.device_plugins import DevicePlugins
+    from edgehive.edge.plugins import NodePlugins
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,7 @@ class Tools:
     settings: PodSettings
     cgroups: PodCgroups
     clock: Callable[[], float]
+    plugins: "NodePlugins | None" = None
 
 
 class PodWorker:
@@ -118,6 +124,11 @@ class PodWorker:
     def receive_runtime_change(self) -> None:
         """Look again at what the runtime has."""
         self._observe = True
+        self._wake.set()
+
+    def receive_plugins(self, now: float) -> None:
+        """A plugin came, went or has other devices: retry what waits for it."""
+        self.core.receive_changed_objects(now)
         self._wake.set()
 
     def receive_object(self, key: Key, now: float) -> None:
@@ -236,6 +247,11 @@ class PodWorker:
             self._observe = True
         try:
             image = await self._do(action) or ""
+        except PodRejected as exc:
+            log.warning("pod %s: %s: %s", self.core.pod.key, exc.reason, safe_label(exc.message, 400))
+            self._event(exc.reason, exc.message, warning=True)
+            self.core.receive_eviction(Problem(exc.reason, exc.message), None)
+            return
         except RuntimeFailure as exc:
             problem = Problem(exc.reason, exc.message)
         except (Transient, StorageError, ProtocolError, OSError) as exc:
@@ -251,8 +267,7 @@ class PodWorker:
         runtime, pod = self._tools.runtime, self.core.pod
         match action:
             case CheckPod():
-                self._admit(pod)
-                await runtime.check_pod(msgspec.to_builtins(pod))
+                await self._check()
             case MountVolumes():
                 self._refresh_at = await self._tools.volumes.mount(pod, self._facts())
             case EnsureImage():
@@ -271,7 +286,7 @@ class PodWorker:
                 await runtime.remove_sandbox(action.sandbox_id)
             case TeardownVolumes():
                 await self._tools.cgroups.remove(pod.uid)
-                self._tear_down()
+                await self._tear_down()
             case AskDelete():
                 self._tools.writer.delete(pod)
         return None
@@ -283,9 +298,22 @@ class PodWorker:
             check_sysctls(pod, settings.allowed_sysctls, node_network=node_network)
             check_apparmor(pod, enabled=apparmor_enabled())
 
-    def _tear_down(self) -> None:
+    async def _check(self) -> None:
+        self._admit(self.core.pod)
+        await self._tools.runtime.check_pod(msgspec.to_builtins(self.core.pod))
+        if self._devices is not None:
+            await self._devices.admit(self.core.pod)
+
+    @property
+    def _devices(self) -> "DevicePlugins | None":
+        return self._tools.plugins.devices if self._tools.plugins is not None else None
+
+    async def _tear_down(self) -> None:
         pod = self.core.pod
+        await self._tools.volumes.unpublish(pod.uid)
         self._tools.volumes.teardown(pod.uid)
+        if self._devices is not None:
+            self._devices.release(pod.uid)
         if self.core.gone or pod.deleting:
             shutil.rmtree(self._tools.settings.log_directory / log_directory_name(pod), ignore_errors=True)
 
@@ -314,6 +342,9 @@ class PodWorker:
             ("KUBERNETES_SERVICE_PORT", tools.settings.service_port),
         )
         env = build_env(pod, one, objects, self._facts(), base)
+        equipment = await self._devices.equip(pod, one) if self._devices is not None else None
+        if equipment is not None:
+            env = [*equipment.env, *env]
         mounts = tools.volumes.mounts(pod, one, dict(env))
         sandbox = self.core.sandbox
         shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
@@ -330,6 +361,14 @@ class PodWorker:
             settings=tools.settings,
             target_id=self._target(one),
         )
+        if equipment is not None:
+            spec = replace(
+                spec,
+                mounts=[*spec.mounts, *equipment.mounts],
+                annotations={**spec.annotations, **equipment.annotations},
+                devices=equipment.devices,
+                cdi_devices=equipment.cdi,
+            )
         (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
         await tools.cgroups.ensure(pod)
         container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)

@@ -22,6 +22,10 @@ class RuntimeFailure(EdgehiveError):
         self.message = message
 
 
+class PodRejected(RuntimeFailure):
+    """The node cannot take the pod, now or later: it fails for good with this reason."""
+
+
 class State(enum.StrEnum):
     """State of a container as the runtime sees it."""
 
@@ -39,6 +43,15 @@ class Mount:
     container_path: str
     readonly: bool = False
     propagation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device file of the host made usable at `container_path`; `permissions` of the letters ``rwm``."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "mrw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,9 @@ class ContainerSpec:
     """Pod and container ``securityContext`` merged, as JSON."""
     target_id: str = ""
     """The container whose processes this one shares."""
+    devices: Sequence[Device] = ()
+    cdi_devices: Sequence[str] = ()
+    """Names of the Container Device Interface, for runtimes that know it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ restart of edgecore the same calls find the same directories; a directory with c
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgehive.edge.env import Key, PodFacts, expand
 from edgehive.edge.pods_claims import ClaimedVolume, claimed_volume, volume_name
@@ -30,7 +32,13 @@ from edgehive.edge.volumes_files import (
     write_files,
 )
 from edgehive.edge.volumes_nfs import mount_nfs
+from edgehive.kit.errors import Unreachable
 from edgehive.kit.text import safe_label
+
+if TYPE_CHECKING:
+    from edgehive.edge.csi_spec import CsiVolume
+    from edgehive.edge.csi_volumes import CsiVolumes
+    from edgehive.edge.plugins import NodePlugins
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +50,30 @@ _PLUGINS = {
     "projected": "projected",
     "nfs": "nfs",
 }
+_CSI = "kubernetes.io~csi"
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
 
 
 class VolumeManager:
     """Makes, refreshes and removes volumes; calls for one pod must not overlap."""
 
-    def __init__(self, *, objects: PodObjects, root: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        objects: PodObjects,
+        root: Path,
+        clock: Callable[[], float],
+        node: str = "",
+        plugins: "NodePlugins | None" = None,
+    ) -> None:
+        """Wire up; without `plugins` there are no CSI volumes."""
         self._objects = objects
+        self._root = root
         self._pods = root / "pods"
         self._clock = clock
+        self._node = node
+        self._plugins = plugins
+        self._csi: CsiVolumes | None = None
         self._claimed: dict[tuple[str, str], ClaimedVolume] = {}
 
     async def mount(self, pod: Pod, facts: PodFacts) -> float | None:
@@ -68,7 +90,7 @@ class VolumeManager:
             except RuntimeFailure as exc:
                 text = f'MountVolume.SetUp failed for volume "{name}" : {exc.message}'
                 raise RuntimeFailure("FailedMount", text) from exc
-            except OSError as exc:
+            except (OSError, Unreachable) as exc:
                 text = f'MountVolume.SetUp failed for volume "{name}" : {exc}'
                 raise RuntimeFailure("FailedMount", text) from exc
         return min(renew, default=None)
@@ -78,7 +100,10 @@ class VolumeManager:
     ) -> None:
         group = pod.spec.security_context.get("fsGroup")
         if "persistentVolumeClaim" in volume:
-            await self._claim(pod, name, volume["persistentVolumeClaim"], group)
+            await self._claim(pod, name, volume["persistentVolumeClaim"], group, renew)
+            return
+        if "csi" in volume:
+            await self._mount_csi(pod, lambda spec: spec.inline(pod, name, volume["csi"]), group, renew)
             return
         if "hostPath" in volume:
             source = volume["hostPath"]
@@ -112,14 +137,29 @@ class VolumeManager:
         if write_files(directory, files, group if isinstance(group, int) else None):
             log.info("pod %s: volume %s written", safe_label(pod.key), safe_label(name))
 
-    async def _claim(self, pod: Pod, name: str, source: JsonObject, group: object) -> None:
+    async def _claim(
+        self, pod: Pod, name: str, source: JsonObject, group: object, renew: list[float]
+    ) -> None:
         namespace, claim_name = pod.metadata.namespace, str(source.get("claimName", ""))
         claim = await self._objects.claim(namespace, claim_name)
         volume = await self._objects.volume(volume_name(claim, claim_name))
         claimed = claimed_volume(volume, claim, namespace, claim_name)
         self._claimed[pod.uid, name] = claimed
         path = Path(str(claimed.source.get("path", "/")))
-        if claimed.kind == "nfs":
+        if claimed.kind == "csi":
+            await self._mount_csi(
+                pod,
+                lambda spec: spec.persistent(
+                    claimed.name,
+                    claimed.source,
+                    readonly=claimed.readonly or bool(source.get("readOnly")),
+                    mount_flags=claimed.options,
+                    access_modes=claimed.modes,
+                ),
+                group,
+                renew,
+            )
+        elif claimed.kind == "nfs":
             await mount_nfs(self._claimed_directory(pod, name, claimed), claimed.source, claimed.options)
         elif claimed.kind == "hostPath":
             check_host_path(path, str(claimed.source.get("type", "")))
@@ -132,10 +172,40 @@ class VolumeManager:
         elif isinstance(group, int) and not claimed.readonly and path.stat().st_gid != group:
             set_group(path, group)
 
+    async def _mount_csi(
+        self, pod: Pod, described: "Callable[[ModuleType], CsiVolume]", group: object, renew: list[float]
+    ) -> None:
+        volumes = self._open_csi()
+        if volumes is None:
+            raise RuntimeFailure("FailedMount", "CSI volumes are not supported on this node")
+        from edgehive.edge import csi_spec
+
+        again = await volumes.mount(pod, described(csi_spec), group if isinstance(group, int) else None)
+        if again is not None:
+            renew.append(again)
+
+    def _open_csi(self) -> "CsiVolumes | None":
+        if self._csi is None and self._plugins is not None:
+            from edgehive.edge.csi_volumes import CsiVolumes
+
+            self._csi = CsiVolumes(
+                root=self._root,
+                node=self._node,
+                objects=self._objects,
+                drivers=self._plugins,
+                clock=self._clock,
+            )
+        return self._csi
+
     def _claimed_directory(self, pod: Pod, name: str, claimed: ClaimedVolume) -> Path:
+        if claimed.kind == "csi":
+            return self._csi_directory(pod, claimed.name)
         if claimed.kind == "nfs":
             return self._pods / pod.uid / "volumes" / "kubernetes.io~nfs" / name
         return Path(str(claimed.source.get("path", "/")))
+
+    def _csi_directory(self, pod: Pod, name: str) -> Path:
+        return self._pods / pod.uid / "volumes" / _CSI / name / "mount"
 
     async def _sources(self, pod: Pod, volume: JsonObject, renew: list[float]) -> Sources:
         sources = Sources()
@@ -165,6 +235,8 @@ class VolumeManager:
             if claimed is None:
                 raise RuntimeFailure("FailedMount", f"volume {name!r} is not mounted yet")
             return self._claimed_directory(pod, name, claimed)
+        if "csi" in volume:
+            return self._csi_directory(pod, str(volume.get("name", "")))
         for kind, plugin in _PLUGINS.items():
             if kind in volume:
                 name = str(volume.get("name", ""))
@@ -204,9 +276,34 @@ class VolumeManager:
     def _read_only(self, pod: Pod, volume: JsonObject) -> bool:
         source = volume.get("persistentVolumeClaim")
         if source is None:
-            return any(kind in volume for kind in GENERATED)
+            return any(kind in volume for kind in GENERATED) or bool(
+                (volume.get("csi") or {}).get("readOnly")
+            )
         claimed = self._claimed.get((pod.uid, str(volume.get("name", ""))))
         return bool(source.get("readOnly")) or (claimed is not None and claimed.readonly)
+
+    async def unpublish(self, uid: str) -> None:
+        """Have CSI drivers take back what they made for a pod of which nothing runs; comes before `teardown`.
+
+        Raises:
+            RuntimeFailure: A driver is not there, or refuses.
+        """
+        if not (self._pods / uid / "volumes" / _CSI).is_dir():
+            return
+        if (volumes := self._open_csi()) is not None:
+            try:
+                await volumes.teardown(uid)
+            except (OSError, Unreachable) as exc:
+                raise RuntimeFailure("FailedUnmount", str(exc)) from exc
+
+    async def sweep(self) -> None:
+        """Have drivers that are there undo what a killed edgecore has left staged for nobody."""
+        if self._plugins is None:
+            return
+        staged = self._root / "plugins" / "kubernetes.io" / "csi"
+        for name in [entry.name for entry in staged.iterdir()] if staged.is_dir() else ():
+            if self._plugins.driver(name) is not None and (volumes := self._open_csi()) is not None:
+                await volumes.sweep(name)
 
     def teardown(self, uid: str) -> None:
         """Remove everything on disk of a pod of which nothing runs.
