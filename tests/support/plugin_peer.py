@@ -107,7 +107,7 @@ class CsiDriverPeer(_Server):
         self.calls: list[tuple[str, Any]] = []
         self.violations: list[str] = []
         self.failures: dict[str, tuple[grpc.StatusCode, str]] = {}
-        self.told: "queue.Queue[tuple[bool, str]]" = queue.Queue()
+        self.told: queue.Queue[tuple[bool, str]] = queue.Queue()
         self.versions = ["1.0.0"]
         self._lock = threading.Lock()
 
@@ -242,7 +242,7 @@ class DevicePluginPeer(_Server):
         self.prepared: list[list[str]] = []
         self.preferred: Callable[[list[str]], list[str]] = lambda ids: ids
         self.failure: tuple[grpc.StatusCode, str] | None = None
-        self._news: "queue.Queue[None]" = queue.Queue()
+        self._news: queue.Queue[None] = queue.Queue()
         self._ended = False
 
     def run(self) -> None:

@@ -147,7 +147,7 @@ def driver_facts(found: JsonObject) -> DriverFacts:
         modes=frozenset(str(one) for one in spec.get("volumeLifecycleModes") or ("Persistent",)),
         group_policy=str(spec.get("fsGroupPolicy") or "ReadWriteOnceWithFSType"),
         republish=bool(spec.get("requiresRepublish")),
-        audiences=[(str(one.get("audience") or ""), one.get("expirationSeconds")) for one in wanted],
+        audiences=tuple((str(one.get("audience") or ""), one.get("expirationSeconds")) for one in wanted),
     )
 
 

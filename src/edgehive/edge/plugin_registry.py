@@ -93,6 +93,12 @@ class PluginRegistry:
         self._registrar.set_driver(name, driver)
         return driver
 
+    async def close(self) -> None:
+        """Hang up; what has registered stays known to whoever was told."""
+        for _, _, driver in self._done.values():
+            if driver is not None:
+                await driver.close()
+
     async def _forget(self, path: Path) -> None:
         _, name, driver = self._done.pop(path)
         if driver is not None:

@@ -109,6 +109,8 @@ class NodePlugins:
                 group.create_task(self._watch_registry(), name="plugins-registry")
         finally:
             self._group = None
+            if self._registry is not None:
+                await self._registry.close()
 
     async def _watch_registry(self) -> None:
         seen = -1

@@ -26,7 +26,8 @@ class Retry:
         return self.failed_at + self.delay
 
     def fail(self, problem: Problem, now: float) -> None:
-        self.delay = min(self.delay * 2, self.maximum) if self.delay else self.initial
+        # A change that made it be tried early must not make it be tried in ever such short turns.
+        self.delay = min(max(self.delay * 2, self.initial), self.maximum)
         self.failed_at = now
         self.problem = problem
 

@@ -1,0 +1,463 @@
+"""CSI volumes against a driver made with grpcio: its rules are kept, nothing is left, and a restart changes nothing."""
+
+import asyncio
+import base64
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from edgehive.edge.csi_records import BOOT, load, save
+from edgehive.edge.csi_spec import DriverFacts, driver_facts, inline, persistent
+from edgehive.edge.env import PodFacts
+from edgehive.edge.plugins import NODE_ID_ANNOTATION, NodePlugins
+from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_settings import NodeFacts
+from edgehive.edge.pods_spec import Pod, parse_pod
+from edgehive.edge.runtime import RuntimeFailure
+from edgehive.edge.volumes import VolumeManager
+from edgehive.edge.volumes_files import mounts_below
+from tests.support.edged_host import EdgedProcess
+from tests.support.fakemeta import FakeMeta, container, make_pod
+from tests.support.plugin_peer import ROOT, CsiDriverPeer
+
+FACTS = PodFacts(NodeFacts("edge1", "10.0.0.1"), "10.1.0.1")
+DRIVER = "fake.csi.example.org"
+DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}
+OTHER = make_pod("other", container("c", "exec sleep 1000"))
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A short directory: paths of sockets are limited."""
+    made = Path(tempfile.mkdtemp(prefix="ehcsi-"))
+    yield made
+    assert mounts_below(made) == []
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def driver(base: Path) -> Iterator[CsiDriverPeer]:
+    made = CsiDriverPeer(base / "root", base / "store")
+    yield made
+    made.end()
+    assert made.violations == []
+
+
+@pytest.fixture
+def meta() -> FakeMeta:
+    made = FakeMeta()
+    made.objects["csidriver", "", DRIVER] = {
+        "spec": {"attachRequired": False, "podInfoOnMount": True, "volumeLifecycleModes": ["Persistent"]}
+    }
+    put_claim(made)
+    return made
+
+
+class Node:
+    """A node's volumes and plugins, without its pods."""
+
+    def __init__(self, base: Path, meta: FakeMeta) -> None:
+        self.now = 1000.0
+        self.plugins = NodePlugins(base / "root")
+        self.volumes = VolumeManager(
+            objects=PodObjects(meta),
+            root=base / "root",
+            clock=lambda: self.now,
+            node="edge1",
+            plugins=self.plugins,
+        )
+        self._changes = asyncio.Event()
+        self.plugins.on_change(self._changes.set)
+
+    async def until(self, met: Callable[[], Any]) -> None:
+        async with asyncio.timeout(10):
+            while not met():
+                await self._changes.wait()
+                self._changes.clear()
+
+    async def registered(self) -> None:
+        await self.until(lambda: self.plugins.driver(DRIVER) is not None)
+
+
+@pytest.fixture
+async def node(base: Path, meta: FakeMeta, driver: CsiDriverPeer) -> AsyncIterator[Node]:
+    made = Node(base, meta)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(made.plugins.run())
+        driver.run()
+        await made.registered()
+        yield made
+        running.cancel()
+
+
+def put_claim(meta: FakeMeta, name: str = "data", volume: str = "pv1", **source: Any) -> None:
+    meta.objects["persistentvolumeclaim", "default", name] = {
+        "metadata": {"uid": f"claim-{name}"},
+        "spec": {"volumeName": volume},
+    }
+    given = {
+        "driver": DRIVER,
+        "volumeHandle": f"handle-{volume}",
+        "volumeAttributes": {"size": "big"},
+    } | source
+    meta.objects["persistentvolume", "", volume] = {
+        "metadata": {"name": volume},
+        "spec": {
+            "claimRef": {"namespace": "default", "name": name, "uid": f"claim-{name}"},
+            "accessModes": ["ReadWriteOnce"],
+            "mountOptions": ["noatime"],
+            "csi": given,
+        },
+    }
+
+
+def secret(meta: FakeMeta, name: str, **data: str) -> None:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    meta.objects["secret", "default", name] = {"data": encoded}
+
+
+def pod_dict(name: str = "a", claim: str = "data", **spec: Any) -> dict[str, Any]:
+    one = container(
+        "c",
+        "cat /edgehive-test/csi/name $EDGEHIVE_ROOT/edgehive-test/csi/name; exec sleep 1000",
+        volumeMounts=[{"name": "v", "mountPath": "/edgehive-test/csi"}],
+    )
+    source = spec.pop("source", {"persistentVolumeClaim": {"claimName": claim}})
+    return make_pod(name, one, volumes=[{"name": "v"} | source], **spec)
+
+
+def pod(name: str = "a", **more: Any) -> Pod:
+    return parse_pod(json.dumps(pod_dict(name, **more)).encode())
+
+
+async def drop(node: Node, one: Pod) -> None:
+    await node.volumes.unpublish(one.uid)
+    node.volumes.teardown(one.uid)
+
+
+async def test_a_claim_is_staged_once_published_for_each_pod_and_undone_in_reverse(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta, base: Path
+) -> None:
+    secret(meta, "stage", user="root")
+    secret(meta, "publish", password="guess")  # noqa: S106
+    put_claim(
+        meta,
+        fsType="ext4",
+        nodeStageSecretRef={"name": "stage", "namespace": "default"},
+        nodePublishSecretRef={"name": "publish", "namespace": "default"},
+    )
+    first, second = pod("a"), pod("b")
+    for one in (first, second):
+        await node.volumes.mount(one, FACTS)
+        (mount,) = node.volumes.mounts(one, one.spec.containers[0], {})
+        assert Path(mount.host_path, "name").read_text() == "handle-pv1"
+        assert mount.host_path == str(base / f"root/pods/{one.uid}/volumes/kubernetes.io~csi/pv1/mount")
+    assert [name for name, _ in driver.calls] == ["stage", "publish", "publish"]
+    stage, publish = driver.last("stage"), driver.last("publish")
+    assert dict(stage.secrets) == {"user": "root"}
+    assert dict(stage.volume_context) == {"size": "big"}
+    assert stage.volume_capability.mount.fs_type == "ext4"
+    assert list(stage.volume_capability.mount.mount_flags) == ["noatime"]
+    assert stage.volume_capability.access_mode.mode == 1
+    assert dict(publish.secrets) == {"password": "guess"}
+    assert publish.volume_context["csi.storage.k8s.io/pod.name"] == "b"
+    assert publish.volume_context["csi.storage.k8s.io/ephemeral"] == "false"
+    assert publish.volume_context["size"] == "big"
+    assert not publish.readonly
+
+    await drop(node, first)
+    assert driver.count("unstage") == 0
+    await drop(node, second)
+    assert [name for name, _ in driver.calls][3:] == ["unpublish", "unpublish", "unstage"]
+    assert driver.staged == driver.published == {}
+    assert not (base / "root/pods/uid-a").exists()
+    assert list((base / "root/plugins/kubernetes.io/csi" / DRIVER).iterdir()) == []
+
+
+async def test_what_is_published_is_not_published_again_by_the_next_edgecore(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta, base: Path
+) -> None:
+    one = pod()
+    await node.volumes.mount(one, FACTS)
+    await node.volumes.mount(one, FACTS)
+    later = Node(base, meta)
+    later.plugins.set_driver(DRIVER, node.plugins.driver(DRIVER))
+    await later.volumes.mount(one, FACTS)
+    assert (driver.count("stage"), driver.count("publish")) == (1, 1)
+    (mount,) = later.volumes.mounts(one, one.spec.containers[0], {})
+    assert Path(mount.host_path, "name").read_text() == "handle-pv1"
+    await drop(later, one)
+    assert driver.staged == driver.published == {}
+
+
+async def test_after_a_reboot_everything_is_staged_and_published_again(
+    node: Node, driver: CsiDriverPeer, base: Path
+) -> None:
+    one = pod()
+    await node.volumes.mount(one, FACTS)
+    homes = [
+        base / "root/pods/uid-a/volumes/kubernetes.io~csi/pv1",
+        *(base / "root/plugins/kubernetes.io/csi" / DRIVER).iterdir(),
+    ]
+    for home in homes:
+        save(home, load(home) | {BOOT: "an earlier one"})
+    await node.volumes.mount(one, FACTS)
+    assert (driver.count("stage"), driver.count("publish")) == (2, 2)
+    await drop(node, one)
+
+
+async def test_a_publication_that_failed_is_undone_all_the_same(node: Node, driver: CsiDriverPeer) -> None:
+    driver.failures["publish"] = (grpc.StatusCode.INTERNAL, "no disk today")
+    one = pod()
+    with pytest.raises(RuntimeFailure, match="no disk today"):
+        await node.volumes.mount(one, FACTS)
+    driver.failures.clear()
+    await drop(node, one)
+    assert driver.staged == {}
+    assert driver.count("unpublish") == driver.count("unstage") == 1
+
+
+async def test_a_pod_stays_until_its_driver_has_taken_the_volume_back(
+    node: Node, driver: CsiDriverPeer, base: Path
+) -> None:
+    one = pod()
+    await node.volumes.mount(one, FACTS)
+    driver.failures["unpublish"] = (grpc.StatusCode.INTERNAL, "busy")
+    with pytest.raises(RuntimeFailure, match="busy"):
+        await node.volumes.unpublish(one.uid)
+    driver.end()
+    await node.until(lambda: node.plugins.driver(DRIVER) is None)
+    with pytest.raises(RuntimeFailure, match="not found in the list of registered CSI drivers"):
+        await node.volumes.unpublish(one.uid)
+    assert (base / "root/pods/uid-a").exists()
+    driver.failures.clear()
+    driver.run()
+    await node.registered()
+    await drop(node, one)
+    assert driver.staged == {}
+
+
+async def test_a_volume_that_does_not_exist_any_more_is_done(node: Node, driver: CsiDriverPeer) -> None:
+    one = pod()
+    await node.volumes.mount(one, FACTS)
+    for path in [*driver.published, *driver.staged.values()]:
+        from tests.support.plugin_peer import _unbind
+
+        _unbind(Path(path))
+    driver.failures = dict.fromkeys(("unpublish", "unstage"), (grpc.StatusCode.NOT_FOUND, "gone"))
+    await drop(node, one)
+    driver.published.clear()
+
+
+async def test_what_a_killed_edgecore_left_staged_is_unstaged(
+    node: Node, driver: CsiDriverPeer, base: Path
+) -> None:
+    one = pod()
+    await node.volumes.mount(one, FACTS)
+    driver.failures["unstage"] = (grpc.StatusCode.INTERNAL, "killed here")
+    with pytest.raises(RuntimeFailure):
+        await node.volumes.unpublish(one.uid)
+    node.volumes.teardown(one.uid)
+    assert driver.staged
+    driver.failures.clear()
+    await node.volumes.sweep()
+    assert driver.staged == {}
+    assert list((base / "root/plugins/kubernetes.io/csi" / DRIVER).iterdir()) == []
+
+
+async def test_a_volume_is_waited_for_until_the_cluster_has_attached_it(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta
+) -> None:
+    meta.objects["csidriver", "", DRIVER] = {"spec": {"attachRequired": True}}
+    one = pod()
+    with pytest.raises(
+        RuntimeFailure, match=r"waiting for the cluster to attach volume handle-pv1.*csi-[0-9a-f]{64}"
+    ):
+        await node.volumes.mount(one, FACTS)
+    name = persistent("pv1", {"driver": DRIVER, "volumeHandle": "handle-pv1"}).attachment("edge1")
+    status: dict[str, Any] = {"attached": False, "attachError": {"message": "no such disk"}}
+    meta.objects["volumeattachment", "", name] = {"status": status}
+    with pytest.raises(RuntimeFailure, match="no such disk"):
+        await node.volumes.mount(one, FACTS)
+    assert driver.calls == []
+    meta.objects["volumeattachment", "", name] = {
+        "status": {"attached": True, "attachmentMetadata": {"device": "/dev/xvdz"}}
+    }
+    await node.volumes.mount(one, FACTS)
+    assert dict(driver.last("stage").publish_context) == {"device": "/dev/xvdz"}
+    assert dict(driver.last("publish").publish_context) == {"device": "/dev/xvdz"}
+    # Without podInfoOnMount a driver is not told whose pod it is.
+    assert dict(driver.last("publish").volume_context) == {"size": "big"}
+    in_use: dict[str, Any] = {"capacity": {}, "allocatable": {}}
+    node.plugins.node_facts(in_use)
+    assert in_use["volumesInUse"] == [f"kubernetes.io/csi/{DRIVER}^handle-pv1"]
+    await drop(node, one)
+    node.plugins.node_facts(in_use)
+    assert in_use["volumesInUse"] == []
+
+
+async def test_an_inline_volume_lives_with_its_pod_and_is_never_staged(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta
+) -> None:
+    secret(meta, "own", key="s3")
+    source = {
+        "csi": {
+            "driver": DRIVER,
+            "readOnly": True,
+            "volumeAttributes": {"k": "v"},
+            "nodePublishSecretRef": {"name": "own"},
+        }
+    }
+    one = pod(source=source)
+    with pytest.raises(RuntimeFailure, match="does not support Ephemeral volumes"):
+        await node.volumes.mount(one, FACTS)
+    del meta.objects["csidriver", "", DRIVER]
+    node.now += 1000
+    await node.volumes.mount(one, FACTS)
+    publish = driver.last("publish")
+    assert driver.count("stage") == 0
+    assert publish.volume_id.startswith("csi-")
+    assert publish.readonly
+    assert dict(publish.secrets) == {"key": "s3"}
+    assert publish.volume_context["csi.storage.k8s.io/ephemeral"] == "true"
+    assert publish.volume_context["csi.storage.k8s.io/pod.uid"] == "uid-a"
+    (mount,) = node.volumes.mounts(one, one.spec.containers[0], {})
+    assert mount.readonly
+    await drop(node, one)
+    assert driver.count("unpublish") == 1
+    assert driver.count("unstage") == 0
+
+
+async def test_a_driver_that_wants_tokens_is_asked_again_with_new_ones(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta
+) -> None:
+    meta.objects["csidriver", "", DRIVER] = {
+        "spec": {
+            "attachRequired": False,
+            "requiresRepublish": True,
+            "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}],
+        }
+    }
+    one = pod()
+    assert await node.volumes.mount(one, FACTS) == node.now + 60
+    key = "csi.storage.k8s.io/serviceAccount.tokens"
+    first = json.loads(driver.last("publish").volume_context[key])
+    assert first["vault"]["token"] == "token-1"
+    assert first["vault"]["expirationTimestamp"]
+    await node.volumes.mount(one, FACTS)
+    assert json.loads(driver.last("publish").volume_context[key])["vault"]["token"] == "token-2"
+    driver.failures["publish"] = (grpc.StatusCode.INTERNAL, "not now")
+    assert await node.volumes.mount(one, FACTS) is not None  # the container keeps what it has
+    assert driver.count("stage") == 1
+    driver.failures.clear()
+    await drop(node, one)
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root")
+async def test_fs_group_is_applied_by_whoever_the_driver_says(
+    node: Node, driver: CsiDriverPeer, meta: FakeMeta, base: Path
+) -> None:
+    one = pod(securityContext={"fsGroup": 4242})
+    put_claim(meta, fsType="ext4")
+    await node.volumes.mount(one, FACTS)
+    (mount,) = node.volumes.mounts(one, one.spec.containers[0], {})
+    assert Path(mount.host_path).stat().st_gid == Path(mount.host_path, "name").stat().st_gid == 4242
+    await drop(node, one)
+
+    put_claim(meta, volume="pv2")  # no fsType: the default policy leaves it alone
+    await node.volumes.mount(one, FACTS)
+    (mount,) = node.volumes.mounts(one, one.spec.containers[0], {})
+    assert Path(mount.host_path).stat().st_gid != 4242
+    await drop(node, one)
+
+    driver.end()
+    await node.until(lambda: node.plugins.driver(DRIVER) is None)
+    driver.rpcs = [1, 6]
+    driver.run()
+    await node.registered()
+    await node.volumes.mount(one, FACTS)
+    assert driver.last("publish").volume_capability.mount.volume_mount_group == "4242"
+    await drop(node, one)
+
+
+async def test_a_driver_is_told_what_became_of_its_registration(
+    node: Node, driver: CsiDriverPeer, base: Path
+) -> None:
+    assert await asyncio.to_thread(driver.told.get, True, 5) == (True, "")
+    found = node.plugins.driver(DRIVER)
+    assert found is not None
+    assert (found.node_id, found.max_volumes) == ("the-node", 8)
+    labels, annotations = node.plugins.node_facts({"capacity": {}, "allocatable": {}})
+    assert annotations == {NODE_ID_ANNOTATION: f'{{"{DRIVER}":"the-node"}}'}
+    assert labels == {}
+    other = CsiDriverPeer(base / "root", base / "store", name="old.csi.example.org")
+    other.versions = ["0.3.0"]
+    other.run()
+    registered, error = await asyncio.to_thread(other.told.get, True, 5)
+    other.end()
+    assert not registered
+    assert "CSI version 1 is needed" in error
+
+
+def test_facts_of_a_driver() -> None:
+    assert driver_facts({}) == DriverFacts(known=True)
+    assert driver_facts({"spec": {"attachRequired": False}}).attach is False
+    one = persistent(
+        "p", {"driver": "d", "volumeHandle": "h", "fsType": "xfs"}, access_modes=["ReadWriteMany"]
+    )
+    assert not DriverFacts().applies_group(one)
+    assert DriverFacts(group_policy="File").applies_group(one)
+    assert one.capability(frozenset(), None)["access_mode"] == {"mode": 5}
+    own = persistent("p", {"driver": "d", "volumeHandle": "h"}, access_modes=["ReadWriteOncePod"])
+    assert own.capability(frozenset({5}), None)["access_mode"] == {"mode": 6}
+    with pytest.raises(RuntimeFailure, match="names no CSI driver"):
+        inline(pod(), "v", {"driver": "../../etc"})
+    with pytest.raises(RuntimeFailure, match="no volumeHandle"):
+        persistent("p", {"driver": "d"})
+
+
+@pytest.mark.skipif(not ROOT, reason="volumes are mounted for processes as root only")
+@pytest.mark.timeout(90)
+def test_a_killed_edgecore_neither_disturbs_a_volume_nor_leaves_it(base: Path) -> None:
+    edged = EdgedProcess(base, "process://")
+    driver = CsiDriverPeer(base / "root", base / "store")
+    meta = FakeMeta()
+    put_claim(meta)
+    objects = [[kind, ns, name, body] for (kind, ns, name), body in meta.objects.items()]
+    objects.append(["csidriver", "", DRIVER, {"spec": {"attachRequired": False}}])
+    edged.want |= {"objects": objects, "pods": [pod_dict("a"), OTHER]}
+    edged.write()
+    edged.start()
+    try:
+        # The pod waits for its driver, which comes as a pod itself as a rule.
+        edged.wait(
+            "FailedMount", lambda: any(reason == "FailedMount" for _, reason, _ in edged.got()["events"])
+        )
+        driver.run()
+        status = edged.wait_running("a")
+        edged.wait("the file", lambda: edged.log_text("a") == "handle-pv1" * 2)
+        edged.kill()
+        edged.start()
+        again = edged.wait_running("a")
+        assert again["containerStatuses"][0]["containerID"] == status["containerStatuses"][0]["containerID"]
+        assert (driver.count("stage"), driver.count("publish")) == (1, 1)
+        edged.kill()
+        edged.want["pods"] = [OTHER]
+        edged.write()
+        edged.start()
+        edged.wait("gone", lambda: edged.here() == ["default/other"] and not driver.staged and not driver.published)
+        assert driver.violations == []
+        edged.wait("the directory", lambda: not (base / "root/pods/uid-a").exists())
+        assert mounts_below(base) == []
+        edged.want["pods"] = [OTHER | {"metadata": OTHER["metadata"] | DELETED}]
+        edged.write()
+        edged.wait("the other's end", lambda: edged.got()["deleted"] == ["uid-other"])
+    finally:
+        edged.kill()
+        driver.end()
