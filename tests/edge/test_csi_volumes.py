@@ -451,7 +451,9 @@ def test_a_killed_edgecore_neither_disturbs_a_volume_nor_leaves_it(base: Path) -
         edged.want["pods"] = [OTHER]
         edged.write()
         edged.start()
-        edged.wait("gone", lambda: edged.here() == ["default/other"] and not driver.staged and not driver.published)
+        edged.wait(
+            "gone", lambda: edged.here() == ["default/other"] and not driver.staged and not driver.published
+        )
         assert driver.violations == []
         edged.wait("the directory", lambda: not (base / "root/pods/uid-a").exists())
         assert mounts_below(base) == []

@@ -242,7 +242,8 @@ class DevicePluginPeer(_Server):
         self.prepared: list[list[str]] = []
         self.preferred: Callable[[list[str]], list[str]] = lambda ids: ids
         self.failure: tuple[grpc.StatusCode, str] | None = None
-        self._news: queue.Queue[None] = queue.Queue()
+        self._news = threading.Condition()
+        self._version = 0
         self._ended = False
 
     def run(self) -> None:
@@ -266,13 +267,16 @@ class DevicePluginPeer(_Server):
 
     def change(self, **devices: str) -> None:
         """Have other devices from now on."""
-        self.devices = dict(devices)
-        self._news.put(None)
+        with self._news:
+            self.devices = dict(devices)
+            self._version += 1
+            self._news.notify_all()
 
     def end(self) -> None:
         """Go away."""
-        self._ended = True
-        self._news.put(None)
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
         self.stop()
         (self.directory / self.endpoint).unlink(missing_ok=True)
 
@@ -280,12 +284,17 @@ class DevicePluginPeer(_Server):
         return bytes(self.options.SerializeToString())
 
     def ListAndWatch(self, request: bytes, context: Any) -> Iterator[bytes]:
-        while not self._ended:
-            answer = DEVICES["ListAndWatchResponse"]()
-            for name, health in self.devices.items():
-                answer.devices.add(ID=name, health=health)
+        seen = -1
+        while True:
+            with self._news:
+                self._news.wait_for(lambda seen=seen: self._ended or self._version != seen)  # type: ignore[misc]
+                if self._ended:
+                    return
+                seen = self._version
+                answer = DEVICES["ListAndWatchResponse"]()
+                for name, health in self.devices.items():
+                    answer.devices.add(ID=name, health=health)
             yield answer.SerializeToString()
-            self._news.get()
 
     def GetPreferredAllocation(self, request: bytes, context: Any) -> bytes:
         (one,) = DEVICES["PreferredAllocationRequest"].FromString(request).container_requests

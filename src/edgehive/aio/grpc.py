@@ -111,6 +111,9 @@ class _Connection(asyncio.Protocol):
             for event in self.h2.receive_data(data):
                 self._handle(event)
         except (h2.exceptions.ProtocolError, ProtocolError, asyncio.QueueFull) as exc:
+            if self.h2.state_machine.state is h2.connection.ConnectionState.CLOSED:
+                # A server that stops sends a PING right after its GOAWAY, for which h2 has no state.
+                self._fail(Unreachable("the gRPC server is closing the connection"))
             self._fail(ProtocolError(f"the gRPC server broke HTTP/2: {type(exc).__name__}"))
         self.flush()
 

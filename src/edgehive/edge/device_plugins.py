@@ -122,7 +122,10 @@ class DevicePlugins:
             bool(options.get("pre_start_required")),
             bool(options.get("get_preferred_allocation_available")),
         )
+        older = self._plugins.get(resource)
         self._plugins[resource] = plugin  # the newest registration counts
+        if older is not None:
+            self._start(older.client.close(), f"device-plugin {resource} before")
         log.info("device plugin of %s registered", resource)
         self._start(self._follow(plugin), f"device-plugin {resource}")
 
