@@ -26,8 +26,9 @@ from edgehive.edge.metaclient import (
     Reply,
     offline,
 )
+from edgehive.edge.metarows import desired, is_bound, is_error, last_object
 from edgehive.edge.metatoken import bound_uid, has_token, needs_refresh, token_key
-from edgehive.edge.store import EdgeStore, metadata_of
+from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import ProtocolError, StorageError, Unreachable
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
@@ -182,7 +183,7 @@ class MetaManager:
             return
         if target.type == res.POD:
             if message.operation == DELETE:
-                last = _last_object(content_data(message.content), stored)
+                last = last_object(content_data(message.content), stored)
                 self._tell_pods(PodChange(Change.REMOVE, target.namespace, target.name, last))
             elif self._is_ours(raw := content_data(message.content)):
                 self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, raw))
@@ -259,7 +260,7 @@ class MetaManager:
     async def persistent_volume_claim(self, namespace: str, name: str) -> Reply:
         """Return a PersistentVolumeClaim: the local row once it is bound, else what the cloud has."""
         key = format_resource(namespace, res.PERSISTENT_VOLUME_CLAIM, name)
-        return await self._local_first(key, good=_is_bound)
+        return await self._local_first(key, good=is_bound)
 
     async def persistent_volume(self, name: str) -> Reply:
         """Return a PersistentVolume: the local row first, else asked of the cloud and kept."""
@@ -314,7 +315,7 @@ class MetaManager:
                 row = self._store.get(key)
             except StorageError as exc:
                 return _internal(exc)
-            if row is not None and not _is_error(row.value) and good(row.value):
+            if row is not None and not is_error(row.value) and good(row.value):
                 return Ok(row.value)
             return await self._ask(self._message(QUERY, key, NULL))
 
@@ -327,7 +328,7 @@ class MetaManager:
                     row = self._store.get(key)
                 except StorageError as exc:
                     return _internal(exc)
-                if row is not None and not _is_error(row.value):
+                if row is not None and not is_error(row.value):
                     return Ok(row.value)
             return reply
 
@@ -451,7 +452,7 @@ class MetaManager:
         if before is None or after is None or target is None or target.type != res.POD:
             return
         # The answer may be newer than any update yet: without this, the update would come as stale.
-        if target.namespace is not None and _desired(before.value) != _desired(after.value):
+        if target.namespace is not None and desired(before.value) != desired(after.value):
             self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, after.value))
 
 
@@ -473,45 +474,3 @@ def _reply(answer: Answer, request: Message) -> Reply:
             not_found(f"{target.type}s" if target else request.resource, target.name if target else "")
         )
     return Ok(answer.object or b"")
-
-
-def _last_object(content: bytes, stored: Row | None) -> bytes:
-    """The pod a delete is about: its stored row, or the message's content when the row is another pod's."""
-    if stored is None:
-        return content
-    uid = metadata_of(content).uid
-    return stored.value if uid in ("", metadata_of(stored.value).uid) else content
-
-
-def _is_error(value: bytes) -> bool:
-    """Whether a row is an error that an original edgecore stored as an object."""
-    return value.lstrip()[:13].startswith(b'{"ErrStatus"')
-
-
-class _Claim(msgspec.Struct, rename="camel"):
-    volume_name: str | None = None
-
-
-class _ClaimObject(msgspec.Struct):
-    spec: _Claim = msgspec.field(default_factory=_Claim)
-
-
-def _is_bound(raw: bytes) -> bool:
-    try:
-        return bool(msgspec.json.decode(raw, type=_ClaimObject).spec.volume_name)
-    except MALFORMED:
-        return False
-
-
-def _desired(raw: bytes) -> Any:
-    """A pod without what only reports: status and bookkeeping."""
-    pod = msgspec.json.decode(raw)
-    if not isinstance(pod, dict):
-        return None
-    metadata = pod.get("metadata")
-    kept = (
-        {k: v for k, v in metadata.items() if k not in ("resourceVersion", "managedFields")}
-        if metadata
-        else {}
-    )
-    return kept, pod.get("spec")
