@@ -125,7 +125,7 @@ def secret(meta: FakeMeta, name: str, **data: str) -> None:
 def pod_dict(name: str = "a", claim: str = "data", **spec: Any) -> dict[str, Any]:
     one = container(
         "c",
-        "cat /edgehive-test/csi/name $EDGEHIVE_ROOT/edgehive-test/csi/name; exec sleep 1000",
+        "cat /edgehive-test/csi/name $EDGEHIVE_ROOT/edgehive-test/csi/name; echo; exec sleep 1000",
         volumeMounts=[{"name": "v", "mountPath": "/edgehive-test/csi"}],
     )
     source = spec.pop("source", {"persistentVolumeClaim": {"claimName": claim}})
