@@ -297,6 +297,10 @@ async def test_the_database_of_an_original_edgecore_is_taken_over(tmp_path):
         edge.hub.connect()
         kinds = sorted(message.resource for message in edge.hub.take())
         assert kinds == [f"device/{ID}/state/update", f"device/{ID}/twin/edge_updated"]
+        edge.twin._rows.apply((), clean=[ID])
+        again = TwinRows(edge.store)
+        assert again.load()
+        assert again.owed() == []
         edge.update(temp="22", new="1")
         await edge.idle()
     with sqlite3.connect(path) as db:  # what KubeEdge reads when it comes back

@@ -78,8 +78,8 @@ class TwinRows:
         with self._store.transaction() as db:
             for one in clean:
                 if owed.get(one):
-                    db.execute("UPDATE edgehive_device SET owed = 0 WHERE id = ?", (one,))
                     owed[one] = 0
+                    _mark(db, one, 0)
             for effect in effects:
                 if isinstance(effect, Save):
                     self._save(db, effect, owed)
@@ -111,7 +111,7 @@ class TwinRows:
         bit = _BITS[owe.kind]
         if not owed.get(owe.id, 0) & bit:
             owed[owe.id] = owed.get(owe.id, 0) | bit
-            db.execute("UPDATE edgehive_device SET owed = ? WHERE id = ?", (owed[owe.id], owe.id))
+            _mark(db, owe.id, owed[owe.id])
 
     def _devices(self, where: str, arguments: tuple[str, ...]) -> list[Device]:
         only, of = (f" WHERE id {where}", f" WHERE deviceid {where}") if where else ("", "")
@@ -208,6 +208,13 @@ def _of(value: Value | None) -> tuple[str | None, str | None]:
     if value.value is None:
         return None, None
     return value.value, _text(value.metadata)
+
+
+def _mark(db: sqlite3.Connection, device: str, owed: int) -> None:
+    db.execute(
+        "INSERT INTO edgehive_device (id, object, owed) VALUES (?, 1, ?) ON CONFLICT (id) DO UPDATE SET owed = ?",
+        (device, owed, owed),
+    )
 
 
 def _save_twin(db: sqlite3.Connection, device: str, name: str, twin: Twin) -> None:
