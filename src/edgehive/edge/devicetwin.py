@@ -187,7 +187,8 @@ class DeviceTwin:
         reports = [(twin.name, twin.reported, twin.observed_desired) for twin in twins]
 
         def do() -> list[Effect]:
-            effects, problems[:] = self._taken(f"{namespace}/{name}", reports)
+            effects, problem = self._core.report_twins(f"{namespace}/{name}", reports)
+            problems[:] = [problem] if problem else []
             return effects
 
         await self._ask(_Job(do, size=sum(len(one[1] or "") for one in reports)))
@@ -204,12 +205,6 @@ class DeviceTwin:
         """
         await self._ask(_Job(lambda: self._core.report_state(f"{namespace}/{name}", state)))
 
-    def _taken(
-        self, device: str, reports: Sequence[tuple[str, str | None, str | None]]
-    ) -> tuple[list[Effect], list[str]]:
-        effects, problem = self._core.report_twins(device, reports)
-        return effects, [problem] if problem else []
-
     async def receive(self, delivery: Delivery[Message]) -> None:
         """Take a message of group ``twin``, or a stored object that MetaManager hands on."""
         message = delivery.message
@@ -217,7 +212,7 @@ class DeviceTwin:
             return  # the link tells directly; an answer whose question is forgotten
         try:
             await self._receive(message)
-        except (ProtocolError, StorageError) as exc:
+        except EdgehiveError as exc:
             what = safe_label(f"{message.operation} {message.resource}")
             log.warning("devices: %s: %s", what, safe_label(str(exc)))
 
@@ -225,11 +220,11 @@ class DeviceTwin:
         content = content_data(message.content)
         match message.resource.split("/"):
             case [*_, "membership", "detail"]:
-                await self._ask(_Job(lambda: self._core.membership(content, detail=True)))
+                await self._must(_Job(lambda: self._core.membership(content, detail=True)))
             case [*_, "membership"]:
-                await self._ask(_Job(lambda: self._core.membership(content, detail=False)))
+                await self._must(_Job(lambda: self._core.membership(content, detail=False)))
             case [*_, "device", namespace, name, "twin", "cloud_updated"]:
-                await self._ask(_Job(lambda: self._core.cloud_updated(f"{namespace}/{name}", content)))
+                await self._must(_Job(lambda: self._core.cloud_updated(f"{namespace}/{name}", content)))
             case _:
                 await self._object(message, content)
 
@@ -254,11 +249,12 @@ class DeviceTwin:
         self._reports.known(device)
         try:
             if raw is None:
-                await self._ask(_Job(lambda: self._core.object_gone(device)))
+                await self._must(_Job(lambda: self._core.object_gone(device)))
             else:
-                await self._ask(_Job(lambda: self._here(device, raw)))
+                await self._must(_Job(lambda: self._here(device, raw)))
         except StorageError:
             self._reconcile = True  # the object is stored and acknowledged: it will not come again
+            self._wake.set()
             raise
         finally:
             for objects in self._objects:
@@ -296,15 +292,25 @@ class DeviceTwin:
         if len(self._jobs) >= _QUEUE or self._bytes + job.size > _QUEUE_BYTES:
             self.stats.refused += 1
             return False
+        self._append(job)
+        return True
+
+    def _append(self, job: _Job) -> None:
         self._jobs.append(job)
         self._bytes += job.size
         self._wake.set()
-        return True
 
     async def _ask(self, job: _Job) -> None:
+        """Have a job done, if there is room for it."""
         job.done = asyncio.get_running_loop().create_future()
         if not self._add(job):
             raise InboxFull("too many requests are waiting for the device twin")
+        await job.done
+
+    async def _must(self, job: _Job) -> None:
+        """Have a job done; for the cloud's messages, of which there is one at a time."""
+        job.done = asyncio.get_running_loop().create_future()
+        self._append(job)
         await job.done
 
     async def _work(self) -> None:
