@@ -72,6 +72,14 @@ def test_the_metrics_api_is_there_for_other_clients_too(used: Installation) -> N
     assert "MethodNotAllowed" in refused or "does not allow this method" in refused
 
 
+def test_a_viewer_may_see_what_its_pods_use(used: Installation) -> None:
+    used.kubectl("create", "rolebinding", "looker", "--clusterrole=view", "--user=jane")
+    eventually(
+        lambda: "busy" in used.kubectl("top", "pods", "--as=jane", check=False), what="the role is there"
+    )
+    assert "forbidden" in used.kubectl("top", "nodes", "--as=jane", check=False)
+
+
 SAMPLE = re.compile(r"^([a-z_]+)(?:\{([^}]*)\})? ([0-9.e+-]+)(?: ([0-9]+))?$")
 
 

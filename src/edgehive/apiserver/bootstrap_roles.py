@@ -33,6 +33,7 @@ _VIEW = [
     _rule(_READ, ["apps"], ["daemonsets", "deployments", "deployments/scale", "replicasets"]),
     _rule(_READ, ["discovery.k8s.io"], ["endpointslices"]),
     _rule(_READ, ["devices.kubeedge.io"], ["*"]),
+    _rule(["get", "list"], ["metrics.k8s.io"], ["nodes", "pods"]),  # as a metrics server's own role has it
 ]
 _EDIT = [
     _rule(_WRITE, [""], _CORE),
