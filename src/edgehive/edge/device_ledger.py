@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from edgehive.edge.pods_spec import Container, Pod, parse_quantity
+from edgehive.wire.message import MALFORMED
 
 _RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)
 _GONE_AFTER = 300.0
@@ -200,6 +201,6 @@ def read_checkpoint(raw: bytes) -> DeviceLedger | None:
             )
             for entry in data.PodDeviceEntries or ()
         ]
-    except (msgspec.DecodeError, binascii.Error, RecursionError, UnicodeDecodeError):
+    except (*MALFORMED, binascii.Error):
         return None
     return DeviceLedger(given, list(data.RegisteredDevices or ()))

@@ -15,6 +15,7 @@ from edgehive.kit.errors import ProtocolError
 MAX_PAYLOAD: Final = 256 << 10
 """Largest payload of a client, in bytes; KubeEdge has no limit."""
 
+_UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _ESCAPES: Final = (
     (b"&", b"\\u0026"),
@@ -48,10 +49,9 @@ def decode(payload: bytes) -> dict[str, Any]:
         raise Malformed(f"the message has {len(payload)} bytes; at most {MAX_PAYLOAD} are taken")
     try:
         value = msgspec.json.decode(_clean(payload))
-    except RecursionError as exc:
-        raise Malformed("the JSON is nested too deeply") from exc
-    except msgspec.DecodeError as exc:
-        raise Malformed(str(exc)) from exc
+    except _UNREADABLE as exc:
+        deep = isinstance(exc, RecursionError)
+        raise Malformed("the JSON is nested too deeply" if deep else str(exc)) from exc
     if value is None:
         return {}
     return fold(value, "the message")
