@@ -7,6 +7,7 @@ import inspect
 import io
 import itertools
 import json
+import time
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +20,7 @@ from edgehive.cloud.dynamic import DynamicController
 from edgehive.cloud.dynamic_watch import Watches
 from edgehive.edge.metaserver import MetaServer
 from edgehive.edge.metaserver_listen import Listening
+from edgehive.edge.metaserver_queue import WriteQueue
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.api import WriteOptions
@@ -86,6 +88,8 @@ class Lab:
         self.watches: Watches
         self.store: EdgeStore | None = None
         self.port = 0
+        self.offline_writes: list[str] = []
+        self.reported: list[dict] = []
 
     async def cloud(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup) -> None:
         server = ApiServer(ApiServerOptions(directory=self.path / "cp", port=0), log_=MemoryLog())
@@ -131,11 +135,23 @@ class Lab:
             stamp=self.link.stamp,
             runtime=None,
             pod=lambda namespace, name: None,
+            queue=self.queue if self.offline_writes else None,
         )
         self.link.inject = self.server.inject
         self.task = group.create_task(self.server.run())
         stack.callback(self.close_store)
         stack.callback(self.task.cancel)
+
+    def queue(self, owner: MetaServer) -> WriteQueue:
+        """The queue of writes, where a test asks for one."""
+        return WriteQueue(
+            store=owner.replica._store,
+            resources=self.offline_writes,
+            ask=owner.follower.ask,
+            delivered=lambda gvr, raw: owner.replica.put(gvr, [raw]),
+            report=self.reported.append,
+            wall=time.time,
+        )
 
     def close_store(self) -> None:
         store, self.store = self.store, None
@@ -163,8 +179,7 @@ class Lab:
         return self.server._face is not None and self.server._face.registry.watchers > 0
 
     async def url(self) -> str:
-        while not self.server.port:
-            await asyncio.sleep(0.01)
+        await self.server.listening.wait()
         return f"http://127.0.0.1:{self.server.port}"
 
     async def ask(self, path: str, method: str = "GET", body=None, **headers):

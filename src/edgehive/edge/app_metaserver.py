@@ -65,6 +65,20 @@ def build_metaserver(
             wall=time.time,
             rng=rng,
         )
+    queue = None
+    if settings.offline_writes:
+        from edgehive.edge.metaserver_queue import WriteQueue
+
+        def queue(owner: MetaServer) -> WriteQueue:
+            return WriteQueue(
+                store=store,
+                resources=settings.offline_writes,
+                ask=owner.follower.ask,
+                delivered=lambda gvr, raw: owner.replica.put(gvr, [raw]),
+                report=meta.report_event,
+                wall=time.time,
+            )
+
     server = MetaServer(
         listening=listening,
         node=node,
@@ -75,6 +89,7 @@ def build_metaserver(
         pod=meta.pod,
         gate=gate,
         certificate=certificate,
+        queue=queue,
     )
     meta.attach(server)
     return server, listening.for_pods

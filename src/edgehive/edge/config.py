@@ -134,6 +134,8 @@ class MetaServer(Section, frozen=True):
     )
     api_audiences: list[str] = []
     service_account_key_files: list[str] = []
+    offline_writes: list[str] = []
+    """edgehive's own key: resources whose writes may wait for the cloud (``events``, ``things.example.com/status``)."""
     certificate_directory: str = "/etc/kubeedge/pki/metaserver"
     """edgehive's own key: where the certificate for ``requireAuthorization`` is kept; KubeEdge's place by default."""
     dummy_interface: bool = True

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgehive.edge.metaserver_certificate import ServingCertificate
     from edgehive.edge.metaserver_extend import LocalPods
     from edgehive.edge.metaserver_face import MetaFace
+    from edgehive.edge.metaserver_queue import WriteQueue
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class MetaServer:
         pod: Callable[[str, str], bytes | None],
         gate: "Gate | None" = None,
         certificate: "ServingCertificate | None" = None,
+        queue: "Callable[[MetaServer], WriteQueue] | None" = None,
     ) -> None:
         """Take what it needs; `gate` and `certificate` where `listening` is secure."""
         assert listening.secure == (gate is not None) == (certificate is not None), "all of it or nothing"
@@ -88,6 +90,11 @@ class MetaServer:
             wall=time.time,
         )
         self.port = listening.addresses[0][1]
+        self.listening = asyncio.Event()
+        """Set once it answers."""
+        self.queue = queue(self) if queue is not None else None
+        if self.queue is not None:
+            link.on_connection(self._connection_changed)
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -105,6 +112,10 @@ class MetaServer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.follower.run(), name="metaserver-follower")
+                if self.queue is not None:
+                    group.create_task(
+                        self.queue.run(lambda: self.follower.connected), name="metaserver-queue"
+                    )
                 if certificate is not None:
                     await certificate.ensure()
                     group.create_task(certificate.run(), name="metaserver-certificate")
@@ -112,6 +123,7 @@ class MetaServer:
                     bound = await self._listen(server, host, port)
                     self.port = self.port if number else bound
                 group.create_task(server.run(), name="metaserver-http")
+                self.listening.set()
         finally:
             await server.close()  # if it was not even run
 
@@ -130,6 +142,10 @@ class MetaServer:
             self._face = self._load()
         return await self._face.handle(request)
 
+    def _connection_changed(self, up: bool) -> None:
+        if up and self.queue is not None:
+            self.queue.connected()
+
     def _load(self) -> "MetaFace":
         from edgehive.edge.metaserver_extend import Extensions
         from edgehive.edge.metaserver_face import MetaFace
@@ -143,6 +159,7 @@ class MetaServer:
             extensions=extensions,
             now=time.monotonic,
             gate=self.gate,
+            queue=self.queue,
         )
 
     # what the cloud sends

@@ -17,6 +17,7 @@ from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.crd import infos_from_crd
 from edgehive.kube.refs import CRDS, GVR
 from edgehive.kube.resources import Column, ResourceInfo
+from edgehive.kube.schema import Schema
 from edgehive.kube.status import ApiStatus
 from edgehive.wire import application as apps
 from edgehive.wire.application import ResourceKey
@@ -149,6 +150,11 @@ class Catalog:
                 if info.gvr == gvr:
                     return info.columns, True
         return (), "." in gvr.group and not gvr.group.endswith(".k8s.io")
+
+    def schema(self, gvr: GVR) -> Schema | None:
+        """The schema of a built-in resource."""
+        info = self._built_in(gvr)
+        return info.schema if info is not None else None
 
     def of_kind(self, group: str, version: str, kind: str) -> GVR | None:
         """The resource of a kind, if its version has been looked at."""

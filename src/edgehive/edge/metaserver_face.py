@@ -34,6 +34,7 @@ from edgehive.wire.application import is_openapi_part, is_pass_through
 
 if TYPE_CHECKING:
     from edgehive.edge.metaserver_auth import Gate
+    from edgehive.edge.metaserver_queue import WriteQueue
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,12 @@ class MetaFace:
         extensions: Extensions,
         now: Callable[[], float],
         gate: "Gate | None" = None,
+        queue: "WriteQueue | None" = None,
     ) -> None:
         self._gate = gate
         self.catalog = Catalog(follower=follower, replica=replica, now=now)
         follower.selects = selects(self.catalog.find)
-        self.registry = EdgeRegistry(catalog=self.catalog, replica=replica, follower=follower)
+        self.registry = EdgeRegistry(catalog=self.catalog, replica=replica, follower=follower, queue=queue)
         self._extensions = extensions
         self._resources = Resources(
             registry=self.registry,
@@ -231,6 +233,8 @@ def _check(target: Target) -> None:
 
 def shown(response: Response, freshness: Freshness) -> Response:
     """Say in an answer how fresh it is; kubectl prints the warning."""
+    if freshness.notice:
+        response.repeated = (*response.repeated, ("warning", f"299 - {quoted(freshness.notice)}"))
     if freshness.live:
         response.headers[FRESHNESS] = "live"
         return response

@@ -1,9 +1,10 @@
 """The verbs of the API at the edge: reads from the replica, writes through the cloud."""
 
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,6 +12,7 @@ from edgehive.apiserver.codec import matcher
 from edgehive.apiserver.context import Call, Selection
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.reads import ObjectList, Reader
+from edgehive.apiserver.registry import Registry
 from edgehive.apiserver.watches import Line, Watcher, WatchRequest
 from edgehive.edge.metaserver_catalog import Catalog
 from edgehive.edge.metaserver_store import Replica, View
@@ -20,9 +22,12 @@ from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import CRDS
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
-from edgehive.kube.status import ApiStatus
+from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire import application as apps
 from edgehive.wire.application import PatchInfo, ResourceKey
+
+if TYPE_CHECKING:
+    from edgehive.edge.metaserver_queue import WriteQueue
 
 _WRITE_WAIT = 34.0  # seconds; a patch may take as long in KubeEdge
 
@@ -30,7 +35,11 @@ _WRITE_WAIT = 34.0  # seconds; a patch may take as long in KubeEdge
 class EdgeRegistry:
     """`apiserver.resources.Verbs` over the replica. `prepare` comes before a read."""
 
-    def __init__(self, *, catalog: Catalog, replica: Replica, follower: Follower) -> None:
+    def __init__(
+        self, *, catalog: Catalog, replica: Replica, follower: Follower, queue: "WriteQueue | None" = None
+    ) -> None:
+        """Take what it needs; without a `queue` no write waits for the cloud."""
+        self._queue = queue
         self.catalog = catalog
         self._replica = replica
         self._follower = follower
@@ -50,6 +59,14 @@ class EdgeRegistry:
         return await self._follower.ensure(scope_of(call, selection))
 
     async def _fetch(self, call: Call) -> Freshness:
+        if self._queue is not None and self._queue.waiting(str(_key(call))):
+            return Freshness(False, notice="a write of this object waits for the cloud")
+        found = await self._fetch_now(call)
+        if self._queue is not None and (refusal := self._queue.refusal(str(_key(call)))):
+            return replace(found, notice=refusal)
+        return found
+
+    async def _fetch_now(self, call: Call) -> Freshness:
         gvr = call.info.gvr
         scope = Scope(gvr, call.namespace)
         if self._follower.connected and self._follower.live(scope):
@@ -75,7 +92,10 @@ class EdgeRegistry:
         return self._follower.freshness(scope)
 
     def get(self, call: Call, resource_version: str = "") -> bytes:
-        """Return one object; raises `ApiStatus`."""
+        """Return one object, as it will be when a write of it waits; raises `ApiStatus`."""
+        waiting = self._queue.local(str(_key(call))) if self._queue is not None else None
+        if waiting is not None:
+            return waiting
         return self._reader(call).get(call.info, call.namespace, call.name, resource_version)
 
     def list(self, call: Call, selection: Selection) -> ObjectList:
@@ -123,6 +143,8 @@ class EdgeRegistry:
             str(_key(call)), apps.PATCH, self._follower.node, info.encode(), subresource=call.subresource
         )
         existed = self._replica.get(_key(call)) is not None
+        if self._waits(call):
+            return self._put_off(application, self._patched(call, body, content_type)), False
         raw = await self._follower.ask(application, _WRITE_WAIT)
         self._keep(call, raw)
         meta = decode_partial(raw).metadata
@@ -183,6 +205,10 @@ class EdgeRegistry:
             key = _key(call)
         if call.info.kind and not body.get("kind"):
             body = {"apiVersion": call.info.api_version, "kind": call.info.kind} | body
+        waits = self._waits(call, key)
+        if waits and verb == apps.CREATE and not key.name:
+            body = _named(body)
+            key = replace(key, name=body["metadata"]["name"])
         application = apps.Application(
             str(key),
             verb,
@@ -191,9 +217,46 @@ class EdgeRegistry:
             msgspec.json.encode(body),
             call.subresource if verb != apps.UPDATE_STATUS else "",
         )
+        if waits:
+            return self._put_off(application, body)
         raw = await self._follower.ask(application, _WRITE_WAIT)
         self._keep(call, raw)
         return raw
+
+    # writes that wait
+
+    def _waits(self, call: Call, key: ResourceKey | None = None) -> bool:
+        """Whether a write goes into the queue: it may, and the cloud is away or an earlier one still waits."""
+        queue = self._queue
+        if queue is None or call.dry_run or not queue.takes(call.info.gvr, call.subresource):
+            return False
+        return not self._follower.connected or queue.waiting(str(key or _key(call)))
+
+    def _put_off(self, application: apps.Application, obj: dict[str, Any]) -> bytes:
+        assert self._queue is not None, "asked before"
+        raw = msgspec.json.encode(obj)
+        self._queue.add(application, raw)
+        return raw
+
+    def _patched(self, call: Call, body: bytes, content_type: str) -> dict[str, Any]:
+        """What an object is after a patch, as far as that can be told here.
+
+        Raises:
+            ApiStatus: the object is not here, or only the cloud can apply such a patch.
+        """
+        assert self._queue is not None, "asked before"
+        base = self._queue.local(str(_key(call)))
+        held = self._replica.get(_key(call))
+        if base is None and held is None:
+            raise ApiStatus(
+                503, "ServiceUnavailable", "the object is not here, and the cloud is not reachable"
+            )
+        schema = self.catalog.schema(call.info.gvr)
+        change = Registry.patcher(replace(call, info=replace(call.info, schema=schema)), body, content_type)
+        found = change(msgspec.json.decode(base or (held.raw if held is not None else b"{}")))
+        if not isinstance(found, dict):
+            raise bad_request("the patch leaves no object")
+        return found
 
     def _keep(self, call: Call, raw: bytes) -> None:
         """Show a client its own write in its next read."""
@@ -223,6 +286,19 @@ def selects(
         return test if test is not None else lambda _: True
 
     return make
+
+
+def _named(body: dict[str, Any]) -> dict[str, Any]:
+    """Give an object with a ``generateName`` its name here, so that sending it twice makes one object.
+
+    Raises:
+        ApiStatus: 422, it has neither.
+    """
+    meta = dict(body.get("metadata") or {})
+    prefix = str(meta.get("generateName") or "")
+    if not prefix:
+        raise ApiStatus(422, "Invalid", "metadata.name: Required value: name or generateName is required")
+    return body | {"metadata": meta | {"name": prefix + os.urandom(5).hex()}}
 
 
 def _key(call: Call) -> ResourceKey:

@@ -76,6 +76,8 @@ class Freshness:
 
     live: bool
     as_of: float = 0.0
+    notice: str = ""
+    """What else the client should know."""
 
 
 @dataclass(slots=True, eq=False)
