@@ -47,6 +47,9 @@ class Hub:
     def send_kept(self, message, *, replace=False):
         return self.outbox.put(message, replace=replace)
 
+    def forget_kept(self, resource):
+        self.outbox.forget(resource)
+
     def send_once(self, message):
         self.once.append(message)
         return True
@@ -150,6 +153,22 @@ async def test_what_is_sent_is_already_stored_and_what_is_read_is_answered_after
         assert edge.stored("t") == ("7", "")
         await edge.idle()
         assert stored == [("7", "")]
+
+
+async def test_a_device_that_comes_back_does_not_wait_for_an_answer_to_its_former_life(tmp_path):
+    async with node(tmp_path) as edge:
+        await edge.message("insert", "default/device/d1", device_object(target="5"))
+        edge.hub.connect()
+        edge.update(t="1")
+        await edge.idle()
+        assert edge.hub.take()  # in flight; the cloud has deleted the device and says nothing
+        await edge.message("delete", "default/device/d1", b"")
+        assert len(edge.hub.outbox) == 0
+        await edge.message("insert", "default/device/d1", device_object(target="6"))
+        edge.update(t="2")
+        await edge.idle()
+        (report,) = edge.hub.take()
+        assert b'"6"' in report.content
 
 
 async def test_a_kill_between_write_and_publish_loses_no_value_and_no_report(tmp_path):

@@ -335,3 +335,27 @@ def test_random_histories_lose_nothing(history: list[str]) -> None:
     assert arrived >= accepted if accepted else True
     assert len(outbox) == 0
     assert store.rows == {}
+
+
+def test_what_is_about_a_gone_object_is_let_go_wherever_it_is() -> None:
+    store = Store()
+    outbox = Outbox(store=store)
+    first, second, other = status(number=1), status(number=2), status("q")
+    outbox.put(first)
+    assert outbox.take(0, 1) == [first]
+    outbox.put(second)
+    outbox.put(other)
+    outbox.forget("default/podpatch/p")
+    outbox.forget("default/podpatch/nobody")
+    assert outbox.receive_answer(reply(first), 1) is None
+    assert len(outbox) == 1
+    assert outbox.in_flight == 0
+    assert outbox.take(1, 10) == [other]
+    third = status(number=3)
+    outbox.put(third)
+    assert outbox.take(1, 10) == [third]
+    outbox.receive_answer(reply(third, failure(503)), 1)
+    assert outbox.deadline() is not None
+    outbox.forget("default/podpatch/p")  # while it waits to be repeated
+    outbox.receive_answer(reply(other), 2)
+    assert (len(outbox), store.rows, outbox.deadline()) == (0, {}, None)

@@ -47,6 +47,7 @@ class Cloud(Protocol):
     """What the twin asks of the link (`edge.hub.EdgeHub`)."""
 
     def send_kept(self, message: Message, *, replace: bool = False) -> Entry: ...
+    def forget_kept(self, resource: str) -> None: ...
     def send_once(self, message: Message) -> bool: ...
     def on_connection(self, callback: Callable[[bool], None]) -> None: ...
     def on_settled(self, callback: Callable[[Settled], None]) -> None: ...
@@ -388,6 +389,10 @@ class DeviceTwin:
                 self._clean.discard(device)
             case Forget(device):
                 self._reports.forget(device)
+                for (
+                    kind
+                ) in Kind:  # a cloud that has forgotten the device first does not answer the last report
+                    self._cloud.forget_kept(topics.report_resource(device, kind.value))
                 self._clean.discard(device)
                 self._said_twice = {key for key in self._said_twice if key[0] != device}
             case Save():

@@ -126,6 +126,10 @@ class EdgeHub:
         self._wake.set()
         return entry
 
+    def forget_kept(self, resource: str) -> None:
+        """Let go of kept messages about an object that is gone."""
+        self._link.outbox.forget(resource)
+
     def send_once(self, message: Message) -> bool:
         """Send without keeping; tell whether there was room."""
         sent = self._link.send_once(message, self._now())

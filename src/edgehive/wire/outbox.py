@@ -155,6 +155,21 @@ class Outbox:
             self._append(entry)
         return entry
 
+    def forget(self, resource: str) -> None:
+        """Let go of what is kept about the object of `resource`: it is gone, and nobody has to hear of it.
+
+        What is in flight no longer holds up what comes after it; its answer, if there is one, is not waited for.
+        """
+        lane = self._lanes.pop(subject_of(resource), None)
+        if lane is None:
+            return
+        for item in lane.items:
+            self._flying.pop(item.entry.message.id, None)
+            self._size -= 1
+            self._drop(item.entry)
+        self._ready.pop(lane.items[0].entry.subject, None)
+        self._paused.pop(lane.items[0].entry.subject, None)
+
     def take(self, now: float, limit: int) -> list[Message]:
         """The next messages to send, the longest waiting subject first, one in flight per subject."""
         taken: list[Message] = []
