@@ -18,7 +18,7 @@ from tests.support.metaserver_things import THINGS
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 LIBRARIES = os.pathsep.join(path for path in sys.path if path)
-OPERATOR = Path(__file__).parents[1] / "support" / "clients" / "operator.py"
+OPERATOR = Path(__file__).parents[1] / "support" / "clients" / "thing_operator.py"
 
 
 def thing(name: str, value: str) -> dict:
