@@ -320,3 +320,19 @@ def test_run_with_a_terminal_is_a_session(either: Installation) -> None:
         terminal.say("echo $((40 + 2)) here; exit\r")
         terminal.until("42 here")
         terminal.until('pod "session" deleted')
+
+
+# --- runtime classes ----------------------------------------------------------------------------------------
+
+
+def test_a_runtime_class_is_looked_up_in_the_cluster(either: Installation) -> None:
+    if "--runtime=process" in either.flags:
+        pytest.skip("processes have no runtime handlers")
+    body = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": "gentle"},
+        "handler": "other",
+    }
+    either.apply(body, pod("gentle", hostNetwork=True, runtimeClassName="gentle"))
+    either.running("app=gentle", 1)  # the runtime has no handler of that name, so it was looked up

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgehive.aio import cri_messages as cri
 from edgehive.edge.cni import directories_of, set_up
 from edgehive.edge.cri import CriRuntime
 from edgehive.edge.pods_admission import apparmor_profile, check_apparmor, check_sysctls, normal_sysctl
@@ -38,6 +39,18 @@ async def give_network(made: Containerd) -> None:
         async with asyncio.timeout(20):
             while await runtime.network_problem():
                 await asyncio.sleep(0.05)
+    finally:
+        await runtime.close()
+
+
+async def handlers(made: Containerd) -> dict[str, str]:
+    """The handlers of pods that have one, as the runtime tells it."""
+    runtime = CriRuntime(endpoint=made.endpoint, node_ip="127.0.0.1")
+    try:
+        listed = (await runtime._call(cri.ListPodSandbox)).get("items", ())
+        return {
+            one["metadata"]["name"]: one["runtime_handler"] for one in listed if one.get("runtime_handler")
+        }
     finally:
         await runtime.close()
 
@@ -326,6 +339,18 @@ def test_apparmor_is_refused_where_the_host_has_none(site: Site) -> None:
     site.edged.write()
     site.edged.wait("the event", lambda: site.events("armed", "AppArmor"))
     assert "not enabled on the host" in site.events("armed", "AppArmor")[0]
+
+
+@pytest.mark.containerd
+def test_a_runtime_class_names_its_handler(site: Site) -> None:
+    site.edged.want["objects"] = [["runtimeclass", "", "gentle", {"handler": "other"}]]
+    gentle = make_pod("gentle", container("c", LOOP), runtimeClassName="gentle")
+    site.run(gentle)
+    assert asyncio.run(handlers(site.box)) == {"gentle": "other"}
+    site.edged.want["pods"] = [gentle, make_pod("lost", container("c", LOOP), runtimeClassName="nowhere")]
+    site.edged.write()
+    site.edged.wait("the event", lambda: site.events("lost", "FailedCreatePodSandBox"))
+    assert 'RuntimeClass "nowhere" not found' in site.events("lost", "FailedCreatePodSandBox")[0]
 
 
 # --- the rules, without a runtime ---------------------------------------------------------------------------

@@ -89,6 +89,9 @@ class FakeMeta:
     async def volume_attachment(self, name: str) -> Reply:
         return self._object("volumeattachment", "", name)
 
+    async def runtime_class(self, name: str) -> Reply:
+        return self._object("runtimeclass", "", name)
+
     async def csi_driver(self, name: str) -> Reply:
         return self._object("csidriver", "", name)
 

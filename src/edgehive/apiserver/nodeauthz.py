@@ -27,6 +27,7 @@ _NODE_RULES = (
     Rule(("get",), ("",), ("serviceaccounts",)),
     Rule(("create",), ("",), ("serviceaccounts/token",)),
     Rule(("get", "list", "watch"), ("storage.k8s.io",), ("csidrivers", "storageclasses")),
+    Rule(("get", "list", "watch"), ("node.k8s.io",), ("runtimeclasses",)),
     Rule(("create", "get", "list", "watch"), ("certificates.k8s.io",), ("certificatesigningrequests",)),
     Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
     Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),

@@ -87,6 +87,7 @@ class EdgeController:
             (res.PERSISTENT_VOLUME_CLAIM, QUERY): _Row(objects.query_live, as_failure),
             (res.VOLUME_ATTACHMENT, QUERY): _Row(objects.query_live, as_failure),
             (res.CSI_DRIVER, QUERY): _Row(objects.query_live, as_failure),
+            (res.RUNTIME_CLASS, QUERY): _Row(objects.query_live, as_failure),
             (res.TOKEN, QUERY): _Row(objects.create_token, as_failure),
             (res.CSR, INSERT): _Row(objects.create_csr, as_object_failure),
             (res.CSR, QUERY): _Row(objects.query_live, as_failure),

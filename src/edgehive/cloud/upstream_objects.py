@@ -18,6 +18,7 @@ from edgehive.wire.endpoint import NODE_USER_PREFIX
 PERSISTENT_VOLUMES: Final = GVR("", "v1", "persistentvolumes")
 PERSISTENT_VOLUME_CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
 VOLUME_ATTACHMENTS: Final = GVR("storage.k8s.io", "v1", "volumeattachments")
+RUNTIME_CLASSES: Final = GVR("node.k8s.io", "v1", "runtimeclasses")
 CSI_DRIVERS: Final = GVR("storage.k8s.io", "v1", "csidrivers")
 
 _CACHED: Final[Mapping[str, GVR]] = {res.CONFIGMAP: CONFIGMAPS, res.SECRET: SECRETS}
@@ -27,6 +28,7 @@ _LIVE: Final[Mapping[str, tuple[GVR, str, bool]]] = {
     # The edge names a namespace for attachments and certificate requests although they have none.
     res.VOLUME_ATTACHMENT: (VOLUME_ATTACHMENTS, "VolumeAttachment", False),
     res.CSI_DRIVER: (CSI_DRIVERS, "CSIDriver", False),
+    res.RUNTIME_CLASS: (RUNTIME_CLASSES, "RuntimeClass", False),
     res.CSR: (CSRS, "CertificateSigningRequest", False),
 }
 

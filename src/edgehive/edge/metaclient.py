@@ -138,6 +138,10 @@ class MetaClient(NodeApi, Protocol):
         """Return a VolumeAttachment as the cloud has it, or the local row while the cloud is away."""
         ...
 
+    async def runtime_class(self, name: str) -> Reply:
+        """Return a RuntimeClass, likewise."""
+        ...
+
     async def csi_driver(self, name: str) -> Reply:
         """Return a CSIDriver, likewise; an original cloud does not know the question and never answers."""
         ...

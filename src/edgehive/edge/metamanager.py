@@ -270,6 +270,10 @@ class MetaManager:
         """Return a VolumeAttachment: what the cloud has, else the local row."""
         return await self._cloud_first(format_resource("default", res.VOLUME_ATTACHMENT, name))
 
+    async def runtime_class(self, name: str) -> Reply:
+        """Return a RuntimeClass: what the cloud has, else the local row."""
+        return await self._cloud_first(format_resource(None, res.RUNTIME_CLASS, name), _UNKNOWN_QUESTION)
+
     async def csi_driver(self, name: str) -> Reply:
         """Return a CSIDriver: what the cloud has, else the local row."""
         return await self._cloud_first(format_resource(None, res.CSI_DRIVER, name), _UNKNOWN_QUESTION)

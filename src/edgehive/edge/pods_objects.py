@@ -64,6 +64,23 @@ class PodObjects:
         """Return a CSIDriver; raises as `attachment`."""
         return _object(await self._meta.csi_driver(name), f'csidriver "{name}"')
 
+    async def runtime_handler(self, name: str) -> str:
+        """Return the handler of a RuntimeClass.
+
+        An original cloud does not know the question, and a cloud that was never there has no answer: then the
+        class is taken to be called like its handler.
+
+        Raises:
+            RuntimeFailure: The cluster has no such class.
+        """
+        reply = await self._meta.runtime_class(name)
+        if isinstance(reply, Ok):
+            found = _object(reply, f'runtimeclass "{name}"') or {}
+            return str(found.get("handler", ""))
+        if reply.status.code == 404:
+            raise RuntimeFailure("FailedCreatePodSandBox", f'RuntimeClass "{name}" not found')
+        return name
+
     async def token(self, pod: Pod, audience: str, expiration: int | None, now: float) -> tuple[str, float]:
         """Return a service-account token bound to `pod`, and the time when 80 % of its life has passed.
 

@@ -321,6 +321,9 @@ class PodWorker:
         spec = sandbox_spec(self.core.pod, action.attempt, self._tools.settings, self._tools.node)
         if not spec.host_network and (problem := await self._tools.runtime.network_problem()):
             raise RuntimeFailure("NetworkNotReady", f"network is not ready: {problem}")
+        if spec.runtime_handler and self._tools.runtime.has_own_files:
+            handler = await self._tools.objects.runtime_handler(spec.runtime_handler)
+            spec = replace(spec, runtime_handler=handler)
         Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
         await self._tools.cgroups.ensure(self.core.pod)
         if action.attempt > 0:

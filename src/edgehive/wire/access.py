@@ -56,6 +56,8 @@ _TYPES: Final[dict[str, tuple[str, str, str, bool]]] = {
     res.PERSISTENT_VOLUME: ("", "persistentvolumes", "", False),
     res.PERSISTENT_VOLUME_CLAIM: ("", "persistentvolumeclaims", "", True),
     res.VOLUME_ATTACHMENT: ("storage.k8s.io", "volumeattachments", "", False),
+    res.CSI_DRIVER: ("storage.k8s.io", "csidrivers", "", False),
+    res.RUNTIME_CLASS: ("node.k8s.io", "runtimeclasses", "", False),
     res.LEASE: ("coordination.k8s.io", "leases", "", True),
     res.CSR: ("certificates.k8s.io", "certificatesigningrequests", "", False),
 }
