@@ -109,6 +109,8 @@ class Lab:
         self.token = ""
         self.hub: dict[str, Any] = {}
         """More settings of ``modules.cloudHub``, for the next start."""
+        self.modules: dict[str, Any] = {}
+        """More of ``modules``, for the next start."""
         self.edgehive: dict[str, Any] = {}
         """Settings under ``edgehive``, for the next start."""
         self.recorded: dict[str, int] = {}
@@ -286,7 +288,8 @@ class Lab:
                     "websocket": {"address": "127.0.0.1", "port": self.ws},
                     "https": {"address": "127.0.0.1", "port": self.https},
                     **self.hub,
-                }
+                },
+                **self.modules,
             },
             "edgehive": self.edgehive,
         }

@@ -106,10 +106,10 @@ def run_cloudcore(argv: Sequence[str]) -> int:
     return run_daemon("cloudcore", serve, fast_loop=True)
 
 
-def _worker(text: str) -> tuple[int, int]:
-    """``INDEX:DESCRIPTOR``, given by the parent of the workers."""
-    index, _, descriptor = text.partition(":")
-    return int(index), int(descriptor)
+def _worker(text: str) -> tuple[int, int, Path]:
+    """``INDEX:DESCRIPTOR:FOLDER``, given by the parent of the workers."""
+    index, descriptor, folder = text.split(":", 2)
+    return int(index), int(descriptor), Path(folder)
 
 
 def run_edgecore(argv: Sequence[str]) -> int:

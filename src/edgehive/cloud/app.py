@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from edgehive.aio.http import HttpServer
 from edgehive.aio.kubeclient import KubeClient, object_path
 from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
@@ -34,10 +33,9 @@ from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
 from edgehive.cloud.startup import kube_config, listen_http, persist, port_error
-from edgehive.cloud.stream_server import StreamServer
-from edgehive.cloud.stream_tunnel import TunnelServer
+from edgehive.cloud.stream_app import WorkerPlace, open_streams
 from edgehive.cloud.synccontroller import SyncController
-from edgehive.cloud.tls import hub_context, stream_context, stream_keys, tunnel_context
+from edgehive.cloud.tls import hub_context
 from edgehive.cloud.trace import Tracer
 from edgehive.cloud.upstream import EdgeController
 from edgehive.cloud.upstream_nodes import NodeRequests
@@ -84,13 +82,12 @@ class CloudCore:
         api: KubeApi | None = None,
         kubernetes_ca: str = "",
         wall: Callable[[], float] = time.time,
-        worker: int | None = None,
+        worker: WorkerPlace | None = None,
         address: str = "",
     ) -> None:
         """Take the configuration; `api`, `kubernetes_ca` and our `address` are found unless they are given.
 
-        A `worker`, known by its number, shares its ports with others of its kind, and has its monitor on a free port
-        of its own. Number 0 alone has the stream ports: a stream must meet its node's tunnel in one process.
+        A `worker` shares its ports with others of its kind, and has its monitor on a free port of its own.
         """
         self._config: Final = config
         self._on_ready = on_ready
@@ -99,7 +96,7 @@ class CloudCore:
         self._wall = wall
         self._address = address or local_address()
         self._shared = worker is not None
-        self._streams_here = worker in (None, 0)
+        self._worker = worker
         self.parts: CloudParts | None = None
         """What this process is made of, once its keys are loaded."""
         self.ports = Ports()
@@ -183,27 +180,17 @@ class CloudCore:
         services.append(service)
         self.ports = replace(self.ports, https=https_port, monitor=monitor_port)
         services.append(Service("hub", lambda: self._hub(parts)))
-        if self._config.modules.cloud_stream.enable and self._streams_here:
-            services += await self._streams(parts)
+        if self._config.modules.cloud_stream.enable:
+            made = await open_streams(
+                self._config,
+                keys=parts.keys,
+                kubernetes_ca=self._kubernetes_ca,
+                node_of=parts.view.node_of,
+                worker=self._worker,
+            )
+            self.ports = replace(self.ports, tunnel=made.tunnel_port, stream=made.stream_port)
+            services += made.services
         return services
-
-    async def _streams(self, parts: "CloudParts") -> list[Service]:
-        """The tunnel for edges and the stream server for the API server; on the hub's address."""
-        config, host = self._config.modules.cloud_stream, self._config.modules.cloud_hub.websocket.address
-        tunnels = TunnelServer(tls=tunnel_context(parts.keys.server, parts.keys.ca.cert_pem))
-        try:
-            tunnel_port = tunnels.listen(host, config.tunnel_port)
-        except OSError as exc:
-            raise port_error("tunnel", host, config.tunnel_port, exc) from exc
-        server, clients = stream_keys(config, parts.keys, self._kubernetes_ca)
-        handler = StreamServer(tunnels=tunnels, node_of=parts.view.node_of)
-        stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
-        try:
-            stream_port = await stream.listen(host, config.stream_port)
-        except OSError as exc:
-            raise port_error("stream", host, config.stream_port, exc) from exc
-        self.ports = replace(self.ports, tunnel=tunnel_port, stream=stream_port)
-        return [Service("tunnel", tunnels.run), Service("stream", stream.run)]
 
     async def _hub(self, parts: "CloudParts") -> None:
         """Take connections once the caches are complete: a node must not be judged by half a picture."""

@@ -6,13 +6,13 @@ does not know, travels as an exec does, so that its edges can carry it too.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from edgehive.aio.http import Request, Response
 from edgehive.aio.rawhttp import Answer
-from edgehive.aio.tunnel import TunnelStream
-from edgehive.cloud.stream_tunnel import TunnelServer, TunnelSession
+from edgehive.aio.tunnel import ByteStream
+from edgehive.cloud.stream_siblings import Session
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.wire.tunnel import ConnectRequest, Kind
@@ -36,8 +36,16 @@ _NAMES: Final = frozenset({"kube-apiserver-kubelet-client", "kube-apiserver"})
 class StreamServer:
     """Answers the API server. `node_of` says where a pod is."""
 
-    def __init__(self, *, tunnels: TunnelServer, node_of: Callable[[str, str], str | None]) -> None:
-        self._tunnels = tunnels
+    def __init__(
+        self,
+        *,
+        find: Callable[[str], Awaitable[Session | None]],
+        new_id: Callable[[], int],
+        node_of: Callable[[str, str], str | None],
+    ) -> None:
+        """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it."""
+        self._find = find
+        self._new_id = new_id
         self._node_of = node_of
 
     async def handle(self, request: Request) -> Response:
@@ -50,7 +58,7 @@ class StreamServer:
         kind, node = self._target(request, parts)
         if kind is None:
             return _error(404, "404 page not found")
-        session = self._tunnels.find(node)
+        session = await self._find(node)
         if session is None:
             return _error(503, f'node "{safe_label(node)}" has no tunnel to this cloudcore')
         try:
@@ -70,7 +78,7 @@ class StreamServer:
         host = request.headers.get("host", "")
         return Kind.METRIC, host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
-    async def _pass_on(self, session: TunnelSession, kind: Kind, request: Request) -> Response:
+    async def _pass_on(self, session: Session, kind: Kind, request: Request) -> Response:
         plain = kind in (Kind.LOGS, Kind.METRIC)
         if not plain and "upgrade" not in request.headers:
             return _error(400, "Upgrade request required")
@@ -83,7 +91,7 @@ class StreamServer:
             headers["Connection"] = ["close"]
         stream = await session.ask(
             ConnectRequest(
-                id=self._tunnels.new_id(),
+                id=self._new_id(),
                 kind=Kind.EXEC if raw and plain else kind,
                 path=request.path,
                 raw_path=request.raw_path if request.raw_path != request.path else "",
@@ -106,7 +114,7 @@ class StreamServer:
 _NOT_PLAIN: Final = frozenset({"connection", "upgrade", "transfer-encoding", "accept-encoding"})
 
 
-async def _body(stream: TunnelStream) -> AsyncIterator[bytes]:
+async def _body(stream: ByteStream) -> AsyncIterator[bytes]:
     try:
         while data := await stream.read():
             yield data

@@ -10,6 +10,7 @@ import itertools
 import logging
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +43,8 @@ class TunnelSession:
 
     def __init__(self, connection: ServerConnection, hello: "Greeting") -> None:
         self.hello: Final = hello
+        self.started: Final = time.monotonic()
+        """The same clock in all processes of a machine."""
         self._connection = connection
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()  # one REMOVE a connection, no more
         self.mux: Final = TunnelMux(send=self._send, post=self._outbox.put_nowait, peer_window=hello.window)
@@ -137,14 +140,21 @@ class TunnelServer:
             return found
         return next((s for s in self._sessions.values() if s.hello.address == key), None)
 
+    async def look_up(self, key: str) -> TunnelSession | None:
+        """The same, for those who may have to ask elsewhere."""
+        return self.find(key)
+
     def new_id(self) -> int:
         """An id that no other connection of any node has."""
         return next(self._ids)
 
-    def listen(self, host: str, port: int) -> int:
-        """Bind and return the port; raises `OSError`."""
+    def listen(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Bind and return the port, which other processes may listen on too if it is `shared`; raises `OSError`."""
         self._socket = sock = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=512,
+            reuse_port=shared,
         )
         sock.setblocking(False)
         return int(sock.getsockname()[1])

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +52,8 @@ class WorkerPool:
         self._arguments = tuple(arguments)
         self._on_ready = on_ready
         self._first_ready = asyncio.Event()
-        self.workers: Final = [Worker(index, self._arguments) for index in range(count)]
+        self._folder = Path(tempfile.mkdtemp(prefix="cloudcore-workers-"))  # for their account alone
+        self.workers: Final = [Worker(index, self._arguments, self._folder) for index in range(count)]
 
     async def run(self) -> None:
         """Run the workers until cancelled.
@@ -58,10 +61,19 @@ class WorkerPool:
         Raises:
             UserError: a port is taken or not fixed, or a worker cannot start.
         """
-        hub = self._config.modules.cloud_hub
+        try:
+            await self._run()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _run(self) -> None:
+        hub, stream = self._config.modules.cloud_hub, self._config.modules.cloud_stream
         for name, where in (("websocket", hub.websocket), ("https", hub.https)):
             if where.enable:
                 _require_free(name, where.address, where.port)
+        if stream.enable:
+            _require_free("tunnel", hub.websocket.address, stream.tunnel_port)
+            _require_free("stream", hub.websocket.address, stream.stream_port)
         bind = split_address(self._config.common_config.monitor_server.bind_address)
         assert bind is not None, "checked by the configuration"
         server = HttpServer(self.handle, name="monitor")
@@ -162,13 +174,14 @@ class WorkerPool:
 class Worker:
     """One child process."""
 
-    def __init__(self, index: int, arguments: Sequence[str]) -> None:
+    def __init__(self, index: int, arguments: Sequence[str], folder: Path) -> None:
         self.index: Final = index
         self.monitor = 0
         """Its monitor's port while it serves; 0 otherwise."""
         self.restarts = 0
         self.ever_ready: Final = asyncio.Event()
         self._arguments = arguments
+        self._folder = folder
 
     async def run(self) -> None:
         """Start it and wait for its end, which is a `Transient` failure.
@@ -202,7 +215,7 @@ class Worker:
             "edgehive",
             "cloudcore",
             *self._arguments,
-            f"--worker={self.index}:{descriptor}",
+            f"--worker={self.index}:{descriptor}:{self._folder}",
             pass_fds=(descriptor,),
             env=environment,
         )
@@ -219,9 +232,10 @@ class Worker:
             writer.close()
 
 
-async def run_worker(config: CloudCoreConfig, index: int, descriptor: int) -> None:
+async def run_worker(config: CloudCoreConfig, index: int, descriptor: int, folder: Path) -> None:
     """A worker's own life: serve until cancelled or until the parent is gone."""
     from edgehive.cloud.app import CloudCore
+    from edgehive.cloud.stream_app import WorkerPlace
 
     with socket.socket(fileno=descriptor) as link:
         link.setblocking(False)
@@ -230,7 +244,7 @@ async def run_worker(config: CloudCoreConfig, index: int, descriptor: int) -> No
         def ready(_: str) -> None:
             writer.write(f"{core.ports.monitor}\n".encode())
 
-        core = CloudCore(config, on_ready=ready, worker=index)
+        core = CloudCore(config, on_ready=ready, worker=WorkerPlace(index, folder))
         try:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(core.run())
