@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+import msgspec
 
-from edgehive.edge.app import EdgeCore
+from edgehive.edge.config import EdgeCoreConfig
+from edgehive.edge.pods_config import pod_settings
 from edgehive.edge.pods_spec import parse_time
 from edgehive.wire.message import Message
 from tests.edge.test_edge_app import edgecore
@@ -42,6 +43,14 @@ def a_pod() -> dict[str, Any]:
     }
 
 
+def with_kubelet(config: EdgeCoreConfig, **changes: Any) -> EdgeCoreConfig:
+    """The configuration with other values in ``modules.edged.tailoredKubeletConfig``."""
+    edged = config.modules.edged
+    kubelet = msgspec.structs.replace(edged.tailored_kubelet_config, **changes)
+    edged = msgspec.structs.replace(edged, tailored_kubelet_config=kubelet)
+    return msgspec.structs.replace(config, modules=msgspec.structs.replace(config.modules, edged=edged))
+
+
 def answer_token(message: Message) -> bytes | None:
     """A token whose time to be renewed has come the moment it is there."""
     if message.operation != "query" or "/serviceaccounttoken/" not in message.resource:
@@ -54,7 +63,9 @@ def answer_token(message: Message) -> bytes | None:
 
 
 def logs(base: Path) -> list[str]:
-    return [file.read_text() for file in sorted(base.glob("default_a_u-a/main/*.log"))]
+    """What each run has said; the lines carry a time, a stream and a tag before it."""
+    files = sorted(base.glob("default_a_u-a/main/*.log"))
+    return ["".join(line.split(" ", 3)[3] for line in file.read_text().splitlines()) for file in files]
 
 
 def process(root: Path) -> int:
@@ -68,18 +79,10 @@ def process(root: Path) -> int:
 
 
 async def test_offline_a_crashed_pod_with_a_token_past_its_renewal_comes_back(
-    cloud: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: Any, tmp_path: Path
 ) -> None:
-    config = cloud.config()
+    config = with_kubelet(cloud.config(), pod_logs_dir=str(tmp_path / "logs"), static_pod_path="")
     cloud.install(config)
-    settings = EdgeCore._pod_settings
-
-    def own_logs(self: EdgeCore) -> Any:
-        from dataclasses import replace
-
-        return replace(settings(self), log_directory=tmp_path / "logs", static_pod_path=None)
-
-    monkeypatch.setattr(EdgeCore, "_pod_settings", own_logs)
     cloud.answers.append(answer_token)
     cloud.objects["default/configmap/settings"] = {
         "metadata": {"name": "settings", "namespace": "default"},
@@ -139,7 +142,7 @@ async def test_offline_a_crashed_pod_with_a_token_past_its_renewal_comes_back(
 
 
 def test_the_configuration_reaches_edged(cloud: Any) -> None:
-    settings = EdgeCore(cloud.config())._pod_settings()
+    settings = pod_settings(cloud.config().modules.edged, None)
     assert settings.static_pod_path == Path("/etc/kubeedge/manifests")
     assert settings.eviction.hard["memory.available"] == "100Mi"
     assert settings.images.high_percent == 85

@@ -16,6 +16,7 @@ import msgspec
 
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import GVR
@@ -212,7 +213,7 @@ class WriteQueue:
         try:
             there = msgspec.json.decode(await self._ask(question, _WAIT))
             wanted = msgspec.json.decode(application.body or b"{}")
-        except (Unreachable, ApiStatus, msgspec.DecodeError):
+        except (Unreachable, ApiStatus, *MALFORMED):
             return False
         return _contains(there, _own_part(wanted))
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.malformed import MALFORMED
 
 MAX_PAYLOAD: Final = 256 << 10
 """Largest payload of a client, in bytes; KubeEdge has no limit."""
 
-_UNREADABLE: Final = (msgspec.DecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _ESCAPES: Final = (
     (b"&", b"\\u0026"),
@@ -49,7 +49,7 @@ def decode(payload: bytes) -> dict[str, Any]:
         raise Malformed(f"the message has {len(payload)} bytes; at most {MAX_PAYLOAD} are taken")
     try:
         value = msgspec.json.decode(_clean(payload))
-    except _UNREADABLE as exc:
+    except MALFORMED as exc:
         deep = isinstance(exc, RecursionError)
         raise Malformed("the JSON is nested too deeply" if deep else str(exc)) from exc
     if value is None:
