@@ -17,7 +17,7 @@ from edgehive.wire.message import Message
 from tests.edge.test_edge_app import edgecore
 from tests.edge.test_pods_static import until
 
-SCRIPT = 'cat "$EDGEHIVE_ROOT/token/token" "$EDGEHIVE_ROOT/config/key"; exec sleep 1000'
+SCRIPT = 'cat "$EDGEHIVE_ROOT/token/token" "$EDGEHIVE_ROOT/config/key"; echo; exec sleep 1000'
 
 
 def a_pod() -> dict[str, Any]:
