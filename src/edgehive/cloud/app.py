@@ -33,7 +33,7 @@ from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
 from edgehive.cloud.startup import kube_config, listen_http, persist, port_error
-from edgehive.cloud.stream_app import WorkerPlace, open_streams
+from edgehive.cloud.stream_app import StreamCluster, WorkerPlace, open_streams
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.tls import hub_context
 from edgehive.cloud.trace import Tracer
@@ -185,7 +185,7 @@ class CloudCore:
                 self._config,
                 keys=parts.keys,
                 kubernetes_ca=self._kubernetes_ca,
-                node_of=parts.view.node_of,
+                cluster=StreamCluster(parts.api, self._address, parts.view.node_of, parts.view.raw_node),
                 worker=self._worker,
             )
             self.ports = replace(self.ports, tunnel=made.tunnel_port, stream=made.stream_port)
@@ -243,6 +243,7 @@ class CloudParts:
         hub, own = config.modules.cloud_hub, config.edgehive
         self.keys = keys
         self.listening = False
+        self.api = api
         self._wall = wall
         self._kubernetes_ca = kubernetes_ca
         self.devices: DeviceController | None = None

@@ -351,9 +351,12 @@ class Router(Section, frozen=True):
 
 
 class IptablesManager(Section, frozen=True):
-    """``modules.iptablesManager``: forwards virtual kubelet ports; edgehive needs no such rules."""
+    """``modules.iptablesManager``: leads an API server's connections to edge nodes to the stream server.
 
-    enable: bool = True
+    Off unless it is asked for: KubeEdge changes the host's NAT table by default.
+    """
+
+    enable: bool = False
     mode: Literal["internal", "external"] = "internal"
 
 

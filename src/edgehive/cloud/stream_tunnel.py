@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -122,8 +123,10 @@ class TunnelConnection(ServerConnection):
 class TunnelServer:
     """Takes tunnels of edges and finds them by the node's name or address."""
 
-    def __init__(self, *, tls: ssl.SSLContext) -> None:
+    def __init__(self, *, tls: ssl.SSLContext, on_open: Callable[[str], None] | None = None) -> None:
+        """Take the certificates; `on_open` is told of every node whose tunnel was opened."""
         self._tls = tls
+        self._on_open = on_open
         self._sessions: dict[str, TunnelSession] = {}
         self._ids = itertools.count(1)
         self._socket: socket.socket | None = None
@@ -216,6 +219,8 @@ class TunnelServer:
         older = self._sessions.pop(hello.node, None)
         self._sessions[hello.node] = session
         log.info("tunnel of node %s from %s is open", hello.node, hello.address)
+        if self._on_open is not None:
+            self._on_open(hello.node)
         if older is not None:
             await older.close()
         try:
