@@ -64,8 +64,10 @@ def answer_token(message: Message) -> bytes | None:
 
 def logs(base: Path) -> list[str]:
     """What each run has said; the lines carry a time, a stream and a tag before it."""
-    files = sorted(base.glob("default_a_u-a/main/*.log"))
-    return ["".join(line.split(" ", 3)[3] for line in file.read_text().splitlines()) for file in files]
+    texts = [file.read_text() for file in sorted(base.glob("default_a_u-a/main/*.log"))]
+    return [
+        "".join(line.split(" ", 3)[3] for line in text.splitlines() if line.count(" ") > 2) for text in texts
+    ]
 
 
 def process(root: Path) -> int:
