@@ -20,7 +20,17 @@ from edgehive.aio.mqtt_client import MqttClient
 from edgehive.wire.mqtt_broker import Broker, Inbound
 from edgehive.wire.mqtt_client import ClientOptions, MqttLink, Received
 from edgehive.wire.mqtt_codec import encode_packet
-from edgehive.wire.mqtt_packets import V311, Connect, Publish, Subscribe, Subscription
+from edgehive.wire.mqtt_packets import (
+    BAD_ALIAS,
+    TOPIC_ALIAS,
+    V5,
+    V311,
+    Connect,
+    Disconnect,
+    Publish,
+    Subscribe,
+    Subscription,
+)
 from edgehive.wire.mqtt_session import BrokerLimits
 from tests.support.mqtt import HAVE_MOSQUITTO, mosquitto_pub, mosquitto_sub
 
@@ -331,6 +341,18 @@ async def test_a_reader_that_is_slow_costs_bounded_memory_and_nobody_else_anythi
             await client.stop()
         slow.writer.transport.abort()
         sender.writer.close()
+
+
+async def test_a_client_that_goes_on_sending_still_reads_why_it_is_disconnected(lab: Lab) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    writer.write(encode_packet(Connect("c", version=V5), V5))
+    await reader.read(100)
+    bad = encode_packet(Publish("t", properties=((TOPIC_ALIAS, 1),)), V5)
+    for _ in range(100):
+        writer.write(bad * 100)
+        await asyncio.sleep(0)
+    assert (await reader.read(100)).endswith(encode_packet(Disconnect(BAD_ALIAS), V5))
+    writer.close()
 
 
 async def test_a_flood_is_slowed_down_and_counted() -> None:

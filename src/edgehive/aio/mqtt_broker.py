@@ -166,7 +166,7 @@ class MqttServer:
             connection.transport.write(data)
         if peer.ended:
             log.debug("mqtt: %s: %s", peer.name, peer.cause)
-            connection.finish()
+            connection.finish(explained=peer.explained)
         else:
             self.broker.written(peer, self.now())
 
@@ -223,11 +223,17 @@ class _Connection(asyncio.BufferedProtocol):
         self._server.broker.writable(self._peer, self._server.now())
         self._server.settle()
 
-    def finish(self) -> None:
-        """Close once everything is written, or soon in any case."""
+    def finish(self, *, explained: bool) -> None:
+        """Close once everything is written, or soon in any case.
+
+        Closing while the client still sends would reset the connection, and with it what `explained` the end.
+        """
         if self._abort is not None:
             return
-        self.transport.close()
+        if explained and not self.transport.is_closing():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
         self._abort = asyncio.get_running_loop().call_later(_LINGER, self.transport.abort)
 
     def _charge(self, cost: float, now: float) -> None:

@@ -260,7 +260,7 @@ class Broker:
             check_connect(packet, self.limits)
         except Refused as exc:
             self.stats.refused += 1
-            peer.send(Connack(False, exc.code))
+            peer.explain(Connack(False, exc.code))
             self._end(peer, str(exc))
             return
         name = packet.client_id or f"auto-{self._new_id()}"
@@ -446,7 +446,7 @@ class Broker:
         self.stats.refused += 1
         if exc.reason == mp.UNSUPPORTED_VERSION and peer.session is None:
             peer.version = mp.V311
-            peer.send(Connack(False, 1))
+            peer.explain(Connack(False, 1))
         self._end(peer, safe_label(str(exc)), exc.reason)
 
     def _end(self, peer: Peer, cause: str, reason: int | None = None) -> None:
@@ -461,7 +461,7 @@ class Broker:
         session, peer.session = peer.session, None
         if session is not None:
             if reason is not None and peer.version == V5:
-                peer.send(Disconnect(reason))
+                peer.explain(Disconnect(reason))
             self._leave(session, peer)
         peer.touch()
 

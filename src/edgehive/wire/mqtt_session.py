@@ -154,6 +154,7 @@ class Peer:
         "buffered",
         "cause",
         "ended",
+        "explained",
         "heard",
         "keepalive",
         "largest",
@@ -189,6 +190,8 @@ class Peer:
         self.ended = False
         """Nothing more is read; the shell closes after writing `out`."""
         self.cause = ""
+        self.explained = False
+        """The last packet says why it ended: the client should get to read it."""
         self._dirty = dirty
 
     @property
@@ -205,6 +208,11 @@ class Peer:
     def send(self, packet: Packet) -> None:
         """Queue a packet for the socket."""
         self.write(encode_packet(packet, self.version))
+
+    def explain(self, packet: Packet) -> None:
+        """Queue the packet that says why the connection ends."""
+        self.send(packet)
+        self.explained = True
 
     def touch(self) -> None:
         """Make the shell look at this connection."""
