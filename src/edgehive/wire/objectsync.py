@@ -270,10 +270,16 @@ class SyncWriter:
         return self._busy
 
     def create(self, record: SyncRecord, now: float) -> None:
-        """The record must exist before its object is sent; creates are due at once."""
+        """The record must exist before its object is sent; creates are due at once.
+
+        A delete that is planned is carried out first: the old record says of an object that has left the node and
+        comes back that it is there.
+        """
         job = self._job(record)
         job.create = True
-        job.delete = job.late = False
+        job.late = False
+        if job.delete:
+            job.record = record
         if job.busy is None:
             self._queue(job, now)
 
