@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,39 @@ def test_a_metrics_server_gets_what_it_computes_from(used: Installation) -> None
     assert first["container_memory_working_set_bytes", labels][0] > 1 << 14
     assert 0 <= time.time() - first["container_start_time_seconds", labels][0] < 600
     assert second["resource_scrape_error", ""][0] == 0
+
+
+def test_a_token_that_may_scrapes_nodes_through_cloudcore(used: Installation) -> None:
+    """As a metrics server does: the node's name, the kubelet's port, a service account's token."""
+    used.kubectl("create", "serviceaccount", "scraper")
+    token = used.kubectl("create", "token", "scraper").strip()
+    # Where the tunnel's server is; its certificate is not a kubelet's, so metrics servers are told not to look.
+    port = used.ports_from + 3
+
+    def scrape_as(token: str, path: str = "/metrics/resource") -> int:
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{port}{path}", headers={"Host": f"edge-1:{port}"}
+        )
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(
+                request, timeout=20, context=ssl._create_unverified_context()
+            ) as answer:
+                return int(answer.status) if b"node_cpu_usage_seconds_total" in answer.read() else 0
+        except urllib.error.HTTPError as exc:
+            return int(exc.code)
+
+    assert scrape_as("") == 403
+    assert scrape_as("nonsense") == 401
+    assert scrape_as(token) == 403
+    used.kubectl("create", "clusterrole", "scraper", "--verb=get", "--resource=nodes/metrics")
+    used.kubectl(
+        "create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount=default:scraper"
+    )
+    other = used.kubectl("create", "token", "scraper").strip()  # a verdict is believed for a minute
+    eventually(lambda: scrape_as(other) == 200, what="it may")
+    assert scrape_as(other, "/pods") == 403
 
 
 def test_the_summary_and_the_cadvisor_page(used: Installation) -> None:

@@ -209,7 +209,7 @@ async def test_the_pages_are_made_when_first_asked_for(root: Path) -> None:
     api = KubeletApi(runtime=bench.runtime, streams=None, wall=lambda: bench.now, stats=make)  # type: ignore[arg-type]
 
     async def get(path: str, method: str = "GET") -> int:
-        found = await api.answer(Request(method, path, {}))
+        found = await api.answer(Request(method, path))
         return found.status if found else 0
 
     assert (await get("/stats"), await get("/metrics"), made) == (0, 0, [])

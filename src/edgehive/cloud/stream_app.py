@@ -1,5 +1,6 @@
 """The ports for logs and exec, wired together."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from edgehive.aio.supervise import Service
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.pki import CloudKeys
 from edgehive.cloud.startup import persist, port_error
+from edgehive.cloud.stream_access import StreamAccess
 from edgehive.cloud.stream_server import StreamServer
 from edgehive.cloud.stream_siblings import Session, Siblings
 from edgehive.cloud.stream_tunnel import TunnelServer
@@ -80,7 +82,8 @@ async def open_streams(
         services.append(Service("tunnels of other workers", siblings.run))
         find = siblings.find
     server, clients = stream_keys(settings, keys, kubernetes_ca)
-    handler = StreamServer(find=find, new_id=tunnels.new_id, node_of=cluster.node_of)
+    access = StreamAccess(api=cluster.api, now=time.monotonic)
+    handler = StreamServer(find=find, new_id=tunnels.new_id, node_of=cluster.node_of, access=access)
     stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
     try:
         stream_port = await stream.listen(host, settings.stream_port, shared=shared)

@@ -12,6 +12,7 @@ from typing import Final
 from edgehive.aio.http import Request, Response
 from edgehive.aio.rawhttp import Answer
 from edgehive.aio.tunnel import ByteStream
+from edgehive.cloud.stream_access import StreamAccess, Verdict
 from edgehive.cloud.stream_siblings import Session
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
@@ -34,7 +35,7 @@ _NAMES: Final = frozenset({"kube-apiserver-kubelet-client", "kube-apiserver"})
 
 
 class StreamServer:
-    """Answers the API server. `node_of` says where a pod is."""
+    """Answers the API server, and whom `access` lets see statistics. `node_of` says where a pod is."""
 
     def __init__(
         self,
@@ -42,20 +43,22 @@ class StreamServer:
         find: Callable[[str], Awaitable[Session | None]],
         new_id: Callable[[], int],
         node_of: Callable[[str, str], str | None],
+        access: StreamAccess | None = None,
     ) -> None:
         """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it."""
         self._find = find
         self._new_id = new_id
         self._node_of = node_of
+        self._access = access
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
-        name, groups = request.peer_subject or ("", ())
-        if name not in _NAMES and not _MASTERS & set(groups):
-            log.warning("stream request of %s from %s refused", safe_label(name or "nobody"), request.remote)
-            return _error(403, "only the API server may ask")
         parts = request.path.strip("/").split("/")
         kind, node = self._target(request, parts)
+        status, text = await self._judge(request, parts[0], node)
+        if status != 200:
+            log.warning("stream request from %s refused: %s", request.remote, text)
+            return _error(status, text)
         if kind is None:
             return _error(404, "404 page not found")
         session = await self._find(node)
@@ -65,6 +68,14 @@ class StreamServer:
             return await self._pass_on(session, kind, request)
         except (EdgehiveError, OSError) as exc:
             return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
+
+    async def _judge(self, request: Request, area: str, node: str) -> Verdict:
+        name, groups = request.peer_subject or ("", ())
+        if name in _NAMES or _MASTERS & set(groups):
+            return 200, ""
+        if self._access is None or name or "authorization" not in request.headers:
+            return 403, f"only the API server may ask, not {safe_label(name or 'nobody')}"
+        return await self._access.judge(request, area, node)
 
     def _target(self, request: Request, parts: list[str]) -> tuple[Kind | None, str]:
         kind = _POD_PATHS.get(parts[0])
@@ -84,7 +95,8 @@ class StreamServer:
             return _error(400, "Upgrade request required")
         headers: dict[str, list[str]] = {}
         for name, value in request.header_list:
-            if name not in ("host", "content-length") and not (plain and name in _NOT_PLAIN):
+            # A token is for us: the node must not get hold of it.
+            if name not in ("host", "content-length", "authorization") and not (plain and name in _NOT_PLAIN):
                 headers.setdefault(name.title(), []).append(value)
         raw = session.ours or not plain
         if raw and plain:
