@@ -74,8 +74,9 @@ def process(root: Path) -> int:
     files = list((root / "process" / "containers").glob("*/pid"))
     alive = []
     for file in files:
-        pid = int(file.read_text().split()[0])
-        if Path(f"/proc/{pid}").exists():
+        words = file.read_text().split()
+        pid = int(words[0]) if words else 0  # it is just being written
+        if pid and Path(f"/proc/{pid}").exists():
             alive.append(pid)
     return alive[0] if len(alive) == 1 else 0
 
