@@ -1,13 +1,16 @@
 """kubectl logs, exec, port-forward and cp on a fresh `edgehive up`, over the tunnel; processes and containers."""
 
+import base64
 import json
 import os
+import shutil
 import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.installation import Installation, eventually, find_kubectl
 from tests.support.manifests import pod
@@ -118,3 +121,44 @@ def test_port_forward_reaches_a_port_and_says_when_there_is_none(noisy: Installa
 
 def test_the_node_s_own_pages_are_reached_by_the_node_s_name(noisy: Installation) -> None:
     assert noisy.kubectl("get", "--raw", "/api/v1/nodes/edge-1/proxy/healthz/ping", check=False) == "ok"
+
+
+def test_an_api_server_reaches_nodes_through_cloudcore_as_its_proxy(
+    noisy: Installation, tmp_path: Path
+) -> None:
+    """What kube-apiserver's egress selector does: CONNECT over TLS, then TLS to the node inside of it."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    user = yaml.safe_load(noisy.layout.kubeconfig.read_text())["users"][0]["user"]
+    for name in ("certificate", "key"):
+        (tmp_path / name).write_bytes(base64.b64decode(user[f"client-{name}-data"]))
+    certificate, key = str(tmp_path / "certificate"), str(tmp_path / "key")
+    cloudcore = yaml.safe_load(next(noisy.root.glob("**/cloudcore*.yaml")).read_text())
+    proxy = f"https://127.0.0.1:{cloudcore['modules']['cloudStream']['streamPort']}"
+
+    def curl(url: str, *flags: str) -> "subprocess.CompletedProcess[bytes]":
+        command = [
+            "curl",
+            "-sS",
+            "--max-time",
+            "20",
+            "--proxytunnel",
+            "--proxy",
+            proxy,
+            "--proxy-insecure",
+            "-k",
+            *flags,
+        ]
+        return subprocess.run([*command, url], capture_output=True, check=False)
+
+    identity = ["--cert", certificate, "--key", key]
+    through = ["--proxy-cert", certificate, "--proxy-key", key]
+    path = "/containerLogs/default/noisy/main?limitBytes=6"
+    # No name of the node is resolved, and no port of it is open.
+    assert curl(f"https://edge-1:10250{path}", *identity, *through).stdout == b"line 1"
+    assert curl(f"https://edge-1:10250{path}", *identity).returncode != 0, "a proxy for nobody else"
+    # What is no edge is reached directly: the API server sends all that is meant for the cluster this way.
+    api = curl(f"https://127.0.0.1:{noisy.api_port}/version", *identity, *through)
+    assert b"gitVersion" in api.stdout
+    gone = curl("https://no-such-node.invalid:10250/", *identity, *through)
+    assert b"502" in gone.stderr

@@ -180,14 +180,18 @@ class Connection(asyncio.BufferedProtocol):
     # -- requests
 
     def _make_request(self, body: BodyReader) -> Request:
+        method = self.parser.get_method().decode("ascii")
         try:
-            url = httptools.parse_url(self._url)
-            raw_path = (url.path or b"/").decode("ascii")
-            raw_query = (url.query or b"").decode("ascii")
+            if method == "CONNECT":  # its target is host:port, which is no URL
+                raw_path, raw_query = self._url.decode("ascii"), ""
+            else:
+                url = httptools.parse_url(self._url)
+                raw_path = (url.path or b"/").decode("ascii")
+                raw_query = (url.query or b"").decode("ascii")
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as exc:
             raise HttpError(400, "malformed request target") from exc
         return Request(
-            method=self.parser.get_method().decode("ascii"),
+            method=method,
             path=unquote(raw_path),
             raw_path=raw_path,
             raw_query=raw_query,

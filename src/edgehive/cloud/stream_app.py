@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgehive.aio.http import HttpServer
+from edgehive.aio.rawhttp import SocketStream
 from edgehive.aio.supervise import Service
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.pki import CloudKeys
@@ -81,9 +82,15 @@ async def open_streams(
         siblings = Siblings(tunnels=tunnels, folder=worker.folder, index=worker.index)
         services.append(Service("tunnels of other workers", siblings.run))
         find = siblings.find
+
+    async def enter() -> SocketStream:
+        return await SocketStream.connect(_local(host), stream_port)
+
     server, clients = stream_keys(settings, keys, kubernetes_ca)
     access = StreamAccess(api=cluster.api, now=time.monotonic)
-    handler = StreamServer(find=find, new_id=tunnels.new_id, node_of=cluster.node_of, access=access)
+    handler = StreamServer(
+        find=find, new_id=tunnels.new_id, node_of=cluster.node_of, access=access, enter=enter
+    )
     stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
     try:
         stream_port = await stream.listen(host, settings.stream_port, shared=shared)
@@ -97,6 +104,11 @@ async def open_streams(
 
             services += iptables_services(cluster.api, stream_port)
     return Streams(tunnel_port, stream_port, (*services, Service("stream", stream.run)))
+
+
+def _local(host: str) -> str:
+    """Where what listens at `host` is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 async def _node_ports(cluster: StreamCluster, nodes: Callable[[], tuple[str, ...]]) -> "NodePorts":

@@ -67,7 +67,7 @@ def read_record(text: str) -> PortRecord:
         ) from exc
     ports = found.ip_tunnel_port or {}
     return PortRecord(
-        {address: port for address, port in ports.items() if _is_address(address) and 0 < port < 65536},
+        {address: port for address, port in ports.items() if is_address(address) and 0 < port < 65536},
         frozenset(port for port in found.port or () if 0 < port < 65536),
     )
 
@@ -78,7 +78,8 @@ def write_record(record: PortRecord) -> str:
     return msgspec.json.encode({"ipTunnelPort": dict(record.by_address), "port": used}).decode()
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether `text` is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

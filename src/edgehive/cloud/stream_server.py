@@ -9,10 +9,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from edgehive.aio.http import Request, Response
-from edgehive.aio.rawhttp import Answer
+from edgehive.aio.http import RawConnection, Request, Response
+from edgehive.aio.rawhttp import Answer, SocketStream, splice
 from edgehive.aio.tunnel import ByteStream
 from edgehive.cloud.stream_access import StreamAccess, Verdict
+from edgehive.cloud.stream_ports import is_address
 from edgehive.cloud.stream_siblings import Session
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
@@ -31,6 +32,8 @@ _NODE_PATHS: Final = frozenset(
     {"stats", "metrics", "pods", "runningpods", "healthz", "configz", "logs", "spec", "checkpoint"}
 )
 _MASTERS: Final = frozenset({"system:masters", "kubeadm:cluster-admins"})
+_KUBELET_PORTS: Final = frozenset({10250, *range(10350, 10450)})
+"""Those of a kubelet, of an edgecore, and those that KubeEdge has stand for a cloudcore."""
 _NAMES: Final = frozenset({"kube-apiserver-kubelet-client", "kube-apiserver"})
 
 
@@ -43,9 +46,14 @@ class StreamServer:
         find: Callable[[str], Awaitable[Session | None]],
         new_id: Callable[[], int],
         node_of: Callable[[str, str], str | None],
+        enter: Callable[[], Awaitable[SocketStream]],
         access: StreamAccess | None = None,
     ) -> None:
-        """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it."""
+        """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it.
+
+        `enter` connects to this server itself, which is every node's kubelet.
+        """
+        self._enter = enter
         self._find = find
         self._new_id = new_id
         self._node_of = node_of
@@ -53,6 +61,11 @@ class StreamServer:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
+        if request.method == "CONNECT":
+            if not _is_api_server(request):
+                log.warning("stream request from %s refused: CONNECT", request.remote)
+                return _error(403, "only the API server may ask")
+            return await self._connect(request.raw_path)
         parts = request.path.strip("/").split("/")
         kind, node = self._target(request, parts)
         status, text = await self._judge(request, parts[0], node)
@@ -70,12 +83,40 @@ class StreamServer:
             return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
 
     async def _judge(self, request: Request, area: str, node: str) -> Verdict:
-        name, groups = request.peer_subject or ("", ())
-        if name in _NAMES or _MASTERS & set(groups):
+        name = (request.peer_subject or ("", ()))[0]
+        if _is_api_server(request):
             return 200, ""
         if self._access is None or name or "authorization" not in request.headers:
             return 403, f"only the API server may ask, not {safe_label(name or 'nobody')}"
         return await self._access.judge(request, area, node)
+
+    async def _connect(self, target: str) -> Response:
+        """Be the proxy of an API server (its egress selector): edges are reached here, all others directly.
+
+        An API server that sends what is meant for nodes through a proxy needs no route to them, and no name of theirs
+        has to be resolved: whatever it takes for an edge's address ends at this server.
+        """
+        host, _, port = target.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not port.isdigit() or int(port) > 65535:
+            return _error(400, "CONNECT needs host:port")
+        try:
+            # Edges have addresses of networks of their own, which may be somebody else's here, too.
+            meant = not is_address(host) or int(port) in _KUBELET_PORTS
+            if meant and await self._find(host) is not None:
+                other = await self._enter()
+            else:
+                other = await SocketStream.connect(host, int(port))
+        except (EdgehiveError, OSError) as exc:
+            return _error(502, safe_label(str(exc), 300))
+
+        async def join(client: RawConnection) -> None:
+            try:
+                await splice(client, other)
+            finally:
+                other.close()
+
+        return Response(200, upgrade=join)
 
     def _target(self, request: Request, parts: list[str]) -> tuple[Kind | None, str]:
         kind = _POD_PATHS.get(parts[0])
@@ -136,3 +177,8 @@ async def _body(stream: ByteStream) -> AsyncIterator[bytes]:
 
 def _error(status: int, text: str) -> Response:
     return Response(status, f"{text}\n".encode(), dict(_TEXT))
+
+
+def _is_api_server(request: Request) -> bool:
+    name, groups = request.peer_subject or ("", ())
+    return name in _NAMES or bool(_MASTERS & set(groups))
