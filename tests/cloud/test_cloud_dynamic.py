@@ -9,9 +9,10 @@ import pytest
 from edgehive.aio.kubeclient import object_path
 from edgehive.cloud.dynamic import DynamicController, WatchReview, complete_list
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
+from edgehive.cloud.dynamic_groups import NodeGroups
 from edgehive.kit.errors import Unreachable
-from edgehive.kube.api import CLUSTER
-from edgehive.kube.refs import GVR
+from edgehive.kube.api import CLUSTER, ListPage
+from edgehive.kube.refs import GVR, SERVICES
 from edgehive.kube.status import ApiStatus, forbidden
 from edgehive.wire import application as apps
 from edgehive.wire.application import Application, PatchInfo
@@ -142,3 +143,71 @@ def test_only_the_slice_of_the_api_server_leads_to_the_edge():
     empty = ours | {"endpoints": None}
     assert json.loads(for_edges(SLICES, json.dumps(empty).encode())) == empty
     assert for_edges(GVR("", "v1", "pods"), b"x") == b"x"
+
+
+class Services:
+    """An API that lists services, and watches nothing more."""
+
+    def __init__(self, *items) -> None:
+        self.page = ListPage([json.dumps(item).encode() for item in items], "7")
+
+    async def list(self, gvr, options=None):
+        assert gvr == SERVICES
+        return self.page
+
+    async def watch(self, gvr, options, timeout=300.0):
+        await asyncio.get_running_loop().create_future()
+        yield None  # pragma: no cover
+
+
+def service(name, topology="range-nodegroup"):
+    meta = {"name": name, "namespace": "x", "uid": name, "resourceVersion": "1"}
+    return {"metadata": meta | {"annotations": {"apps.kubeedge.io/service-topology": topology}}}
+
+
+GROUPS = {"a1": "a", "a2": "a", "b1": "b", "lone": "", "lone2": ""}
+
+
+def seen(found):
+    return sorted(e["addresses"][0] for e in found["endpoints"])
+
+
+async def test_endpoints_of_a_service_within_node_groups_are_those_of_the_own_group():
+    slices, endpoints = SLICES, GVR("", "v1", "endpoints")
+    everywhere = [{"addresses": [n], "nodeName": n} for n in GROUPS] + [{"addresses": ["nowhere"]}]
+    labels = {"kubernetes.io/service-name": "near"}
+    slice_ = {"metadata": {"name": "near-x", "namespace": "x", "labels": labels}, "endpoints": everywhere}
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        groups = NodeGroups(
+            api=Services(service("near"), service("far", "other")),
+            labels=lambda node: {"apps.kubeedge.io/belonging-to": GROUPS[node]} if GROUPS.get(node) else {},
+            start=lambda work: tasks.append(group.create_task(work)),
+        )
+        await groups.prepare(slices)
+
+        def shown(node, obj=slice_, gvr=slices):
+            return json.loads(groups.shown(node, gvr, json.dumps(obj).encode()))
+
+        assert seen(shown("a1")) == ["a1", "a2"]
+        assert seen(shown("b1")) == ["b1"]
+        assert seen(shown("lone")) == ["lone", "lone2"]  # without a group they are one, as in the original
+        assert groups.shown_item("a2", slices, slice_)["endpoints"] == shown("a2")["endpoints"]
+        far = slice_ | {"metadata": slice_["metadata"] | {"labels": {"kubernetes.io/service-name": "far"}}}
+        assert shown("a1", far) == far
+        assert groups.variant("a1", slices, json.dumps(far).encode()) == ""
+        old = {
+            "metadata": {"name": "near", "namespace": "x"},
+            "subsets": [
+                {"addresses": [{"ip": n, "nodeName": n} for n in ("a1", "b1")], "ports": [{"port": 1}]},
+                {"notReadyAddresses": [{"ip": "b1", "nodeName": "b1"}]},
+            ],
+        }
+        (subset,) = shown("a2", old, endpoints)["subsets"]
+        assert subset == {"addresses": [{"ip": "a1", "nodeName": "a1"}], "ports": [{"port": 1}]}
+        assert (
+            shown("a1", {"metadata": {"name": "near"}}, GVR("", "v1", "configmaps"))["metadata"]["name"]
+            == "near"
+        )
+        for task in tasks:
+            task.cancel()

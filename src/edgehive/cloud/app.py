@@ -387,6 +387,10 @@ class CloudParts:
 
         return connected
 
+    def _labels(self, node: str) -> dict[str, str]:
+        found = self.caches.nodes.get("", node)
+        return (found.meta.labels or {}) if found is not None else {}
+
     def _dynamic(self, config: CloudCoreConfig, api: KubeApi) -> tuple[Watches, DynamicController]:
         assert isinstance(api, RequestApi), "any API server can be asked anything"
         impersonate = config.modules.cloud_hub.authorization.enforced
@@ -397,6 +401,7 @@ class CloudParts:
             send=lambda node, message: self.nodes.send(node, message),
             connected=lambda node: self.nodes.connected(node),
             stamp=self.stamp,
+            labels=self._labels,
         )
         controller = DynamicController(
             api=api,
@@ -406,6 +411,7 @@ class CloudParts:
             stamp=self.stamp,
             impersonate=impersonate,
             start=watches.start,
+            groups=watches.groups,
         )
         return watches, controller
 

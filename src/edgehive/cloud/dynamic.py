@@ -16,6 +16,7 @@ import msgspec
 from edgehive.aio.kubelines import decode_page
 from edgehive.cloud.access import refusal_of, review_of
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
+from edgehive.cloud.dynamic_groups import NodeGroups
 from edgehive.cloud.dynamic_watch import Watches
 from edgehive.cloud.keyed import KeyedQueue, Start
 from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
@@ -87,7 +88,10 @@ class DynamicController:
         stamp: Stamp,
         impersonate: bool,
         start: Start,
+        groups: NodeGroups | None = None,
     ) -> None:
+        """Wire up; `groups` shows each node the endpoints of its own group."""
+        self._groups = groups
         self._api = api
         self._path = path
         self._watches = watches
@@ -165,7 +169,7 @@ class DynamicController:
                 raw = await self._ask(
                     "GET", a, a.subresource, query=_query(a.options(), ("resourceVersion",))
                 )
-                return for_edges(target.gvr, raw)
+                return for_edges(target.gvr, await self._near(a.node, target.gvr, raw))
             case apps.LIST:
                 return await self._list(a, target)
             case apps.WATCH:
@@ -200,7 +204,20 @@ class DynamicController:
         body = await self._ask(
             "GET", replace(a, key=str(replace(target, name=""))), query=_query(options, _LIST_QUERY)
         )
-        return for_edges_list(target.gvr, complete_list(body))
+        found = for_edges_list(target.gvr, complete_list(body))
+        if self._groups is None or not self._groups.filters(target.gvr):
+            return found
+        await self._groups.prepare(target.gvr)
+        shown = msgspec.json.decode(found)
+        shown["items"] = [self._groups.shown_item(a.node, target.gvr, item) for item in shown["items"]]
+        return msgspec.json.encode(shown)
+
+    async def _near(self, node: str, gvr: GVR, raw: bytes) -> bytes:
+        """An object as `node` sees it."""
+        if self._groups is None:
+            return raw
+        await self._groups.prepare(gvr)
+        return self._groups.shown(node, gvr, raw)
 
     async def _patch(self, a: Application) -> bytes:
         info = PatchInfo.parse(a.option)

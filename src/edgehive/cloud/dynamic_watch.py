@@ -17,6 +17,7 @@ import msgspec
 
 from edgehive.aio.informer import Informer
 from edgehive.cloud.dynamic_filter import for_edges
+from edgehive.cloud.dynamic_groups import Labels, NodeGroups
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi, ListOptions
@@ -40,6 +41,10 @@ _SYNC_WAIT = 20.0
 
 Allowed = Callable[[Application], Awaitable[None]]
 """Raises `ApiStatus` when the node may not watch this."""
+
+
+def _unlabelled(_node: str) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,11 @@ class Watches:
         send: Callable[[str, Outbound], None],
         connected: Callable[[str], bool],
         stamp: Stamp,
+        labels: Labels = _unlabelled,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wire up; `shared` are informers that run anyway and are used instead of own ones."""
+        """Wire up; `shared` are informers that run anyway and are used instead of own ones, `labels` those of nodes."""
+        self.groups = NodeGroups(api=api, labels=labels, start=self.start)
         self._api = api
         self._shared = shared
         self._allowed = allowed
@@ -145,11 +152,12 @@ class Watches:
         if sum(len(f.nodes.get(node, ())) for f in self._feeds.values()) >= MAX_PER_NODE:
             raise ApiStatus(429, "TooManyRequests", f"a node may have {MAX_PER_NODE} watches")
         feed = await self._feed(listener.gvr)
+        await self.groups.prepare(listener.gvr)
         feed.nodes.setdefault(node, {})[application.id] = listener
         if application.options().get("sendInitialEvents") is not False:
             for obj in feed.informer.items():
                 if listener.matches(obj):
-                    self._send(node, self._event(INSERT, feed.gvr, obj))
+                    self._send(node, self._event(INSERT, feed.gvr, obj, node))
 
     async def sync(self, node: str, wanted: Mapping[str, Application]) -> list[Application]:
         """Make the watches of `node` those of `wanted`; return the ones that could not be begun."""
@@ -259,12 +267,14 @@ class Watches:
         if not (before or after):
             return
         operation = DELETE if not after else UPDATE if before else INSERT
-        if operation not in made:
-            made[operation] = self._event(operation, feed.gvr, change.object)
-        self._send(node, made[operation])
+        key = f"{operation} {self.groups.variant(node, feed.gvr, change.object.raw)}"
+        if key not in made:
+            made[key] = self._event(operation, feed.gvr, change.object, node)
+        self._send(node, made[key])
 
-    def _event(self, operation: str, gvr: GVR, obj: CachedObject) -> Outbound:
-        return Outbound(event_message(operation, gvr, for_edges(gvr, obj.raw), stamp=self._stamp))
+    def _event(self, operation: str, gvr: GVR, obj: CachedObject, node: str) -> Outbound:
+        raw = for_edges(gvr, self.groups.shown(node, gvr, obj.raw))
+        return Outbound(event_message(operation, gvr, raw, stamp=self._stamp))
 
 
 def _any(listeners: Iterable[_Listener], obj: CachedObject) -> bool:
