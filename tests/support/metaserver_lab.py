@@ -73,7 +73,8 @@ class Link:
         self.connected = up
         if not up:
             for waiting in self.waiting.values():
-                waiting.cancel()
+                if not waiting.done():
+                    waiting.set_exception(Unreachable("the link was lost"))
             self.waiting.clear()
         for callback in self.callbacks:
             callback(up)
@@ -91,12 +92,14 @@ class Lab:
         self.offline_writes: list[str] = []
         self.reported: list[dict] = []
 
-    async def cloud(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup) -> None:
+    async def cloud(
+        self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup, last: contextlib.AsyncExitStack
+    ) -> None:
         server = ApiServer(ApiServerOptions(directory=self.path / "cp", port=0), log_=MemoryLog())
         await server.start()
         stack.callback(group.create_task(server.run()).cancel)
         (self.path / "kubeconfig").write_text(server.kubeconfig())
-        self.api = await stack.enter_async_context(KubeClient(load_kubeconfig(self.path / "kubeconfig")))
+        self.api = await last.enter_async_context(KubeClient(load_kubeconfig(self.path / "kubeconfig")))
         self.cloudcore(stack, group)
 
     def cloudcore(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup) -> None:
@@ -203,7 +206,7 @@ async def laboratory(tmp_path):
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         stack_of_test = await stack.enter_async_context(contextlib.AsyncExitStack())
         lab = Lab(tmp_path)
-        await lab.cloud(stack_of_test, group)
+        await lab.cloud(stack_of_test, group, stack)
         lab.edge(stack_of_test, group)
         lab.group, lab.stack = group, stack_of_test
         yield lab

@@ -35,6 +35,7 @@ LOCAL_WAIT: Final = 2.0
 _SILENT = 10.0  # after a wait in vain, local answers are given at once for so long
 _IDLE = 300.0  # how long a scope is followed after its last client
 _TICK = 15.0
+_SOON = 0.5  # seconds; doubled with every failure
 _FIRST = ("/version", "/api", "/apis", "/api/v1")
 MAX_SCOPES: Final = 200
 
@@ -142,18 +143,29 @@ class Follower:
 
     async def run(self) -> None:
         """Renew what is followed after every reconnect, and end what nobody uses; until cancelled."""
+        again = _SOON
         while True:
             self._reconnected.clear()
-            if self._link.connected and any(not f.live for f in self._followed.values()):
+            if self._lacking:
                 await self._renew()
             self._end_idle()
             if self._stale and self._link.connected:
                 await self._tell_watches()
+            # What the cloud could not do just now it can do soon: nobody should see an old state for long.
+            again = min(2 * again, _TICK) if self._lacking else _SOON
             try:
-                async with asyncio.timeout(_TICK):
+                async with asyncio.timeout(again if self._lacking else _TICK):
                     await self._reconnected.wait()
             except TimeoutError:
-                await self.prefetch()
+                if not self._lacking:
+                    await self.prefetch()
+            else:
+                again = _SOON
+
+    @property
+    def _lacking(self) -> bool:
+        """Whether there is a cloud and something followed is not up to date."""
+        return self._link.connected and any(not f.live for f in self._followed.values())
 
     async def prefetch(self) -> None:
         """Keep what every client asks first, so that one that never came while there was a cloud can work offline."""
