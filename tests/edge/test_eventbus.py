@@ -529,3 +529,35 @@ def test_what_the_keys_mean() -> None:
     assert read(mqttServerExternal="ssl://b").external.tls.ca == ""
     secure = read(mqttServerExternal="tcp://b:1883", eventBusTLS={"enable": True, "tlsMqttCAFile": "/ca"})
     assert secure.external.tls.ca == "/ca"
+
+
+_LOADED = """
+import asyncio, sys
+from pathlib import Path
+from edgehive.edge.app import EdgeCore
+from edgehive.edge.config_load import load_config
+
+async def main():
+    ready = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(EdgeCore(load_config(Path(sys.argv[1])).config, on_ready=lambda _: ready.set()).run())
+        await ready.wait()
+        await asyncio.sleep(0.2)
+        print(*(name for name in sys.modules if "mqtt" in name or "eventbus" in name or "uploads" in name))
+        task.cancel()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("enable", [False, True])
+async def test_nothing_of_mqtt_is_loaded_where_it_is_off(cloud: Any, tmp_path: Path, enable: bool) -> None:
+    config = internal(cloud, free_port(), enable=enable)
+    file = tmp_path / "edgecore.yaml"
+    file.write_bytes(msgspec.json.encode(msgspec.to_builtins(config)))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LOADED, str(file)), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+    assert bool(out.split()) is enable
