@@ -210,3 +210,13 @@ async def test_records_of_a_node_that_does_not_exist_are_cleared(lab: Any, api: 
     parts.sync.clear_orphans()
     await api.until(lambda: api.find(OBJECTSYNCS, "default", name) is None)
     await edge.wait(lambda m: m.operation == "delete", timeout=5)  # the other one: its pod is gone
+
+
+async def test_a_new_secret_travels_as_an_update(lab: Any, api: Any) -> None:
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    pulls = {"imagePullSecrets": [{"name": "late"}]}
+    api.put(PODS, pod("p") | {"spec": pod("p")["spec"] | pulls})
+    await edge.wait(lambda m: m.resource == "default/pod/p")
+    api.put(SECRETS, {"metadata": {"name": "late", "namespace": "default"}, "data": {}})
+    assert (await edge.wait(lambda m: m.resource == "default/secret/late")).operation == "update"

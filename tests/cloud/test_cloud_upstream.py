@@ -1,9 +1,15 @@
 """The table of requests an edge may send, over the real wire: exact answers, and nothing beyond its own node."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from edgehive.aio.pki import new_key
 from edgehive.kube.api import CLUSTER, WriteOptions
 from edgehive.kube.refs import CONFIGMAPS, EVENTS, GVR, LEASES, NODES, PODS, SECRETS, SERVICEACCOUNTS
 from edgehive.kube.status import ApiStatus
@@ -152,6 +158,13 @@ async def test_an_answer_that_is_acknowledged_is_recorded_and_kept_fresh(lab: An
     )
 
 
+def pem_request(common_name: str) -> str:
+    """A certificate request as Kubernetes takes it."""
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, common_name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(new_key(), hashes.SHA256())
+    return base64.b64encode(made.public_bytes(Encoding.PEM)).decode()
+
+
 async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     await lab.start()
     edge = await lab.edge("edge-1")
@@ -162,7 +175,11 @@ async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     await api.until(lambda: api.find(EVENTS, "default", "e.1").get("count") == 2)
     hostile = {"metadata": {"name": "../../nodes/x", "namespace": "default"}}
     await edge.say("update", "default/event/x", hostile)
-    csr = {"metadata": {"name": "c"}, "spec": {"signerName": "kubernetes.io/kubelet-serving"}}
+    spec = {"signerName": "kubernetes.io/kubelet-serving", "request": pem_request("system:node:edge-2")}
+    csr = {"metadata": {"name": "c"}, "spec": spec}
+    refused = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
+    assert status_of(refused)["code"] == 403, "in another node's name"
+    spec["request"] = pem_request("system:node:edge-1")
     answer = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
     assert content(answer)["Object"]["kind"] == "CertificateSigningRequest"
     assert content(await edge.ask("query", "default/certificatesigningrequest/c"))["metadata"]["name"] == "c"
@@ -293,3 +310,21 @@ async def test_with_authorization_the_api_server_decides_in_the_nodes_name(
         o.as_user for r, o in zip(api.requests, api.options, strict=True) if r == ("patch", NODES, "edge-1")
     ]
     assert "" in as_cloudcore
+
+
+async def test_a_lease_update_without_a_name_is_ignored(lab: Any, api: Any) -> None:
+    """An original edgecore has been seen to send one."""
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    await edge.say("update", "kube-node-lease/lease/", {"metadata": {}})
+    assert content(await edge.ask("query", "kube-node-lease/lease/edge-1"))["Object"] is None
+    assert lab.core.parts.controller.stats.unknown == 1
+    assert api.all(LEASES) == []
+
+
+async def test_updates_of_node_and_status_that_fail_are_answered(lab: Any, api: Any) -> None:
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    for resource in ("null/node/edge-1", "null/nodestatus/edge-1"):
+        answer = await edge.ask("update", resource, {"metadata": {"labels": {}}, "Status": {}})
+        assert status_of(answer)["code"] == 404, resource

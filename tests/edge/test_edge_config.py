@@ -134,3 +134,11 @@ def test_a_token_in_an_unusual_place_leaves_the_file_alone(tmp_path: Path) -> No
     path.write_text(text)
     assert not forget_token(path, "abc.def")
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("role", ["edge", "agent"])
+def test_a_role_label_is_a_warning_and_no_panic(role: str) -> None:
+    loaded = parse_config(f"modules: {{edged: {{nodeLabels: {{node-role.kubernetes.io/{role}: ''}}}}}}")
+    assert list(loaded.warnings) == [
+        f"modules.edged.nodeLabels: node-role.kubernetes.io/{role} is set by edgecore itself"
+    ]

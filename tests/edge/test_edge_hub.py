@@ -295,3 +295,18 @@ async def test_what_is_not_understood_is_ignored_without_harm(cloud: Any, config
         assert edge.changes == []
         assert edge.meta.pods() == [], "a pod of another node is none of ours"
         assert edge.meta.pod("default", "web") is not None
+
+
+async def test_registering_and_deleting_objects_is_not_logged_at_length(
+    cloud: Any, config: EdgeCoreConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with running(config) as edge:
+        await edge.linked()
+        node = json.dumps({"kind": "Node", "metadata": {"name": NODE, "annotations": {"mark": "x" * 500}}})
+        assert isinstance(await edge.meta.create_node(node.encode()), Ok)
+        await cloud.ack_of(
+            await cloud.push("insert", POD, pod(5, annotations={"mark": "x" * 500}), version=5)
+        )
+        await cloud.ack_of(await cloud.push("delete", POD, {"metadata": {"name": "web", "uid": "u1"}}))
+    assert not [r for r in caplog.records if r.levelname == "ERROR" or len(r.getMessage()) > 300]

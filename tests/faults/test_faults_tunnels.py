@@ -170,9 +170,10 @@ async def echoed(lab: Any, tls: ssl.SSLContext, node: str) -> bytes:
     async with asyncio.timeout(20):
         stream = await SocketStream.connect("127.0.0.1", lab.stream, tls=tls)
         headers = [("Host", node), ("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")]
-        answer = await http_ask(stream, "POST", "/exec/default/p/c", headers)
+        # What a client sends along with its request is not lost either.
+        answer = await http_ask(stream, "POST", "/exec/default/p/c", headers, b"to the node ")
         assert answer.status == 101
-        await stream.write(b"to the node and back")
+        await stream.write(b"and back")
         got = answer.rest
         while len(got) < 20:
             got += await stream.read()

@@ -11,7 +11,7 @@ from sim_cloud import Cloud
 from sim_edge import Edge, ids
 from sim_engine import CALM, Chaos, Sim, Violation, Wire
 
-from edgehive.wire.objectsync import SyncKey, SyncRecord, reset_plan
+from edgehive.wire.objectsync import DeleteSync, SyncKey, SyncRecord, reset_plan
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.resource import format_resource
 
@@ -124,7 +124,13 @@ class World:
         if self.sim.chaos is CALM:
             return
         rng = self.sim.rng
-        match rng.randint(0, 7):
+        match rng.randint(0, 8):
+            case 8:
+                if self.api.syncs:
+                    key = rng.choice(sorted(self.api.syncs, key=lambda key: key.name))
+                    if next(e for e in self.edges if e.name == key.node).tells:
+                        self.sim.note("fate", "somebody deletes record %s", key.name)
+                        self.api.write(DeleteSync(key))
             case 7:
                 edge = rng.choice(self.edges)
                 if edge.alive and edge.tells:

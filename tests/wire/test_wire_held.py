@@ -6,6 +6,7 @@ import pytest
 from wire_support import stamp
 
 from edgehive.kit.errors import ProtocolError
+from edgehive.wire.desired import CachedObject, Missing
 from edgehive.wire.held import HOLDINGS, Held, Lag, decode_holdings, holding, holdings_message
 from edgehive.wire.objectsync import CreateSync, DeleteSync, RecordSync, SyncKey, SyncRecord, SyncWriter
 from edgehive.wire.session import NodeSession, Told
@@ -19,6 +20,30 @@ def record(version: str) -> SyncRecord:
 
 def held(version: str = "", uid: str = "u1") -> Held:
     return Held({"default/pod/nginx": (uid, version)} if version else {})
+
+
+class Nothing:
+    """A cluster without objects."""
+
+    def find(self, record: SyncRecord) -> CachedObject | Missing:
+        return Missing()
+
+    def assigned(self, node: str) -> tuple[CachedObject, ...]:
+        return ()
+
+    def records(self, node: str) -> tuple[SyncRecord, ...]:
+        return ()
+
+
+class One(Nothing):
+    """A cluster with one pod."""
+
+    def find(self, record: SyncRecord) -> CachedObject | Missing:
+        return CachedObject("v1", "Pod", "default", "nginx", "u1", "9", b"{}")
+
+
+def load(lag: Lag, record: SyncRecord, held: Held) -> SyncRecord:
+    return lag.load({KEY: record}, held, Nothing(), node="edge-1", now=0.0)[KEY]
 
 
 def writes(writer: SyncWriter, now: float) -> list[object]:
@@ -62,16 +87,16 @@ def test_nonsense_is_refused(content: bytes) -> None:
 
 def test_the_edge_counts_for_more_than_its_record() -> None:
     lag = Lag(SyncWriter())
-    assert lag.load(record("7"), held("5"), 0.0).version == "5", "its database was restored"
-    assert lag.load(record("7"), held(), 0.0).version == "0", "its database was lost"
-    assert lag.load(record("7"), held("9", uid="u2"), 0.0).version == "0", "another incarnation"
-    assert lag.load(record("7"), held("9"), 0.0).version == "9", "what was not recorded"
+    assert load(lag, record("7"), held("5")).version == "5", "its database was restored"
+    assert load(lag, record("7"), held()).version == "0", "its database was lost"
+    assert load(lag, record("7"), held("9", uid="u2")).version == "0", "another incarnation"
+    assert load(lag, record("7"), held("9")).version == "9", "what was not recorded"
 
 
 def test_a_record_without_a_version_gets_one_at_once() -> None:
     writer = SyncWriter(rate=0.0001)
     lag = Lag(writer)
-    assert lag.load(record(""), held("4"), 0.0).version == "4"
+    assert load(lag, record(""), held("4")).version == "4"
     lag.acknowledged(SyncRecord(SyncKey("edge-1", "default", "u2"), "v1", "Pod", "other", ""), "5", 0.0)
     assert {w.version for w in writes(writer, 1.0) if isinstance(w, RecordSync)} == {"4", "5"}
 
@@ -115,9 +140,28 @@ def test_catching_up_makes_no_record_that_is_gone() -> None:
 
 def test_a_record_put_below_what_was_recorded_is_written_again_and_one_above_is_not_believed() -> None:
     lag = Lag(SyncWriter(rate=0.0001))
-    lag.load(record("5"), held("7"), 0.0)
+    load(lag, record("5"), held("7"))
     assert lag.seen(record("5"), record("7")), "it lags, as it may"
     assert lag.seen(record("6"), record("7"))
     assert not lag.seen(record("4"), record("7")), "another instance has put an older one over it"
     assert lag.seen(record("9"), record("7"))
     assert not Lag(SyncWriter()).seen(record("6"), record("7")), "nothing lags: it must be written"
+
+
+def test_what_is_there_without_a_record_gets_one_or_is_looked_at() -> None:
+    writer = SyncWriter()
+    told = Held(
+        {"default/pod/nginx": ("u1", "7"), "default/pod/other": ("u2", "7"), "default/x/y": ("u3", "7")}
+    )
+    found = Lag(writer).load({}, told, One(), node="edge-1", now=0.0)
+    assert {r.object_name: r.version for r in found.values()} == {"nginx": "7", "other": "7"}
+    assert writes(writer, 0.0) == [CreateSync(record("7"))], "the other is of another incarnation"
+    assert writes(writer, 1.0) == [RecordSync(KEY, "7")]
+
+
+def test_an_edge_that_makes_up_objects_is_not_believed_for_ever() -> None:
+    told = Held(
+        {f"default/pod/p{i}": (f"u{i}", "7") for i in range(5_000)} | {"default/pod/x": ("../x", "7")}
+    )
+    assert len(told.strangers("edge-1", [])) == 256
+    assert Held({"default/pod/x": ("../x", "7")}).strangers("edge-1", []) == []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from edgehive.aio.kubeclient import KubeClient, object_path
+from edgehive.aio.kubeclient import object_path
 from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
 from edgehive.cloud.access import AccessAudit
@@ -32,7 +32,7 @@ from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
-from edgehive.cloud.startup import kube_config, listen_http, persist, port_error
+from edgehive.cloud.startup import kube_client, kube_config, listen_http, persist, port_error
 from edgehive.cloud.stream_app import StreamCluster, WorkerPlace, open_streams
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.tls import hub_context
@@ -116,9 +116,7 @@ class CloudCore:
             log.warning("%d files may be open: too few for %d nodes (nodeLimit)", files, wanted)
         kube = kube_config(self._config)
         self._kubernetes_ca = kube.ca_pem.decode("ascii", "replace")
-        settings = self._config.kube_api_config
-        client = KubeClient(kube, user_agent="cloudcore", qps=settings.qps, burst=settings.burst)
-        async with client:
+        async with kube_client(self._config, kube) as client:
             await self._run(client)
 
     async def _run(self, api: KubeApi) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
+from edgehive.aio.kubeclient import KubeClient
 from edgehive.aio.supervise import Service
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.pki import CloudKeys
@@ -33,6 +34,12 @@ def kube_config(config: CloudCoreConfig) -> KubeConfig:
     else:
         found = load_in_cluster()
     return replace(found, server=wanted.master.rstrip("/")) if wanted.master else found
+
+
+def kube_client(config: CloudCoreConfig, kube: KubeConfig) -> KubeClient:
+    """A client with the rates that the configuration has, whatever the node limit."""
+    settings = config.kube_api_config
+    return KubeClient(kube, user_agent="cloudcore", qps=settings.qps, burst=settings.burst)
 
 
 async def listen_http(

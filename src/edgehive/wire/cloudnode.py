@@ -20,6 +20,7 @@ from edgehive.wire.desired import (
     World,
     delete_message,
     farewell,
+    moot,
     name_of_object,
     name_of_record,
     object_message,
@@ -29,7 +30,6 @@ from edgehive.wire.message import Stamp
 from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound, parse_version
 from edgehive.wire.pool import Delivered, GivenUp, Verdict
-from edgehive.wire.resource import NODE, POD
 from edgehive.wire.session import NodeSession
 from edgehive.wire.waiting import Waiting, record_for
 
@@ -205,11 +205,16 @@ class CloudNode:
             self._check(record, now)
 
     def record_gone(self, record: SyncRecord, now: float) -> None:
-        """A record was deleted."""
-        self._records.pop(record.key, None)
+        """A record was deleted; if not by us, and the node has the object, it needs one all the same."""
         self._confirmed.discard(record.key)
         if self._lag is not None:
             self._lag.forget(record.key)
+        known = self._records.pop(record.key, None)
+        if self.session is not None and known is not None and parse_version(known.version):
+            self._records[record.key] = known
+            self._writer.create(known, now)
+            self._writer.acknowledged(replace(known, version=""), known.version, now)
+            self._check(known, now)
 
     def record_created(self, record: SyncRecord, now: float) -> None:
         """The API server has the record that `SyncWriter` was asked to create: release what waited for it."""
@@ -282,26 +287,14 @@ class CloudNode:
         if self.session is None or known is None or isinstance(found, Unknown):
             return
         if isinstance(found, Missing) or found.uid != record.key.uid:
-            if self._moot(known, found):
+            new = None if isinstance(found, Missing) else SyncKey(self.node, found.namespace, found.uid)
+            if moot(known, self._records.get(new) if new is not None else None):
                 self._acknowledge_delete(known, now)
                 return
             if isinstance(found, Missing):
                 for message in farewell(known, stamp=self._stamp):
                     self.session.send(message, now)
             self._offer(delete_message(known, stamp=self._stamp), known, now)
-
-    def _moot(self, record: SyncRecord, found: CachedObject | Missing) -> bool:
-        """Whether the delete of `record`'s object need not be sent.
-
-        For a Node there is nobody to tell. Of other objects but pods an original edge compares no UIDs, and when
-        the node has acknowledged the new incarnation, its row is what a delete would remove.
-        """
-        if record.kind.lower() == NODE:
-            return True
-        if isinstance(found, Missing) or record.kind.lower() == POD:
-            return False
-        current = self._records.get(SyncKey(self.node, found.namespace, found.uid))
-        return current is not None and parse_version(current.version) > 0
 
     def _greet(self, now: float) -> None:
         """An edgecore has started: send everything once, whatever is recorded, over as many links as it takes.
@@ -326,9 +319,10 @@ class CloudNode:
             return False
         self._records = {record.key: record for record in records} | self._records
         if self._lag is not None and self._held is not None:
-            # An object that is there has its record: that goes only after the delete was acknowledged.
+            # Of an object that is there the record goes only after its delete was acknowledged, but for a rare case
+            # that `Held.strangers` brings up at the next connect.
             self._confirmed.update(key for key, record in self._records.items() if self._held.has(record))
-            self._records = {k: self._lag.load(r, self._held, now) for k, r in self._records.items()}
+            self._records = self._lag.load(self._records, self._held, self._world, node=self.node, now=now)
             self._owed = None
             self._held = Held({})
         self._loaded = True

@@ -10,8 +10,8 @@ from edgehive.wire import classify as cls
 from edgehive.wire.devices import Member, membership_message
 from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp
 from edgehive.wire.objectsync import SyncRecord
-from edgehive.wire.outbound import Outbound
-from edgehive.wire.resource import DEVICE, NODE, SECRET, Resource, format_resource
+from edgehive.wire.outbound import Outbound, parse_version
+from edgehive.wire.resource import DEVICE, NODE, POD, SECRET, Resource, format_resource
 
 _SOURCES: Final = {
     "Device": cls.DEVICE_CONTROLLER,
@@ -140,6 +140,16 @@ def farewell(record: SyncRecord, *, stamp: Stamp) -> tuple[Outbound, ...]:
     if record.kind.lower() != DEVICE or record.key.namespace is None:
         return ()
     return (membership_message(removed=[Member(record.key.namespace, record.object_name)], stamp=stamp),)
+
+
+def moot(record: SyncRecord, newer: SyncRecord | None) -> bool:
+    """Whether the delete of `record`'s object need not be sent; `newer` is the record of what has its name now.
+
+    For a Node there is nobody to tell. Of other objects but pods an original edge compares no UIDs, and when the node
+    has acknowledged the new incarnation, its row is what a delete would remove.
+    """
+    kind = record.kind.lower()
+    return kind == NODE or (kind != POD and newer is not None and parse_version(newer.version) > 0)
 
 
 def name_of_record(record: SyncRecord) -> str:

@@ -19,9 +19,9 @@ import msgspec
 from edgehive.kit.errors import ProtocolError
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_HUB, RESOURCE_GROUP
-from edgehive.wire.desired import name_of_record
+from edgehive.wire.desired import CachedObject, World, name_of_record
 from edgehive.wire.message import MALFORMED, Message, Stamp, content_data
-from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter
+from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import parse_version
 
 HOLDINGS_HEADER: Final = "X-Edgehive-Holdings"
@@ -33,6 +33,20 @@ HOLDINGS_WAIT: Final = 3.0
 """Seconds the cloud waits for it before it goes by the records."""
 
 _LEFT_OUT: Final = frozenset({res.TOKEN, res.LEASE, res.NODEPATCH, res.PODPATCH, res.PODSTATUS, res.CSR})
+
+_STRANGERS: Final = 256
+"""Objects without a record that are looked at after one connect; more is a peer that makes them up."""
+_KINDS: Final = {
+    res.POD: ("v1", "Pod"),
+    res.CONFIGMAP: ("v1", "ConfigMap"),
+    res.SECRET: ("v1", "Secret"),
+    res.PERSISTENT_VOLUME: ("v1", "PersistentVolume"),
+    res.PERSISTENT_VOLUME_CLAIM: ("v1", "PersistentVolumeClaim"),
+    res.VOLUME_ATTACHMENT: ("storage.k8s.io/v1", "VolumeAttachment"),
+    res.DEVICE: ("devices.kubeedge.io/v1beta1", "Device"),
+    res.DEVICE_MODEL: ("devices.kubeedge.io/v1beta1", "DeviceModel"),
+    res.SERVICE_ACCOUNT_ACCESS: ("policy.kubeedge.io/v1alpha1", "ServiceAccountAccess"),
+}
 
 Holding = tuple[str, str, str]
 """Resource, UID, version."""
@@ -76,6 +90,25 @@ class Held:
         """The version of `record`'s object that is there; `RESET` for none."""
         return self.objects[name_of_record(record)][1] if self.has(record) else RESET
 
+    def strangers(self, node: str, records: Iterable[SyncRecord]) -> list[SyncRecord]:
+        """What is there without a record, as if it had one.
+
+        A node whose database was lost may have been sent an object once more while the instance that it was connected
+        to before still had the record of its delete to clear.
+        """
+        known = {(name_of_record(record), record.key.uid) for record in records}
+        found: list[SyncRecord] = []
+        for name, (uid, version) in self.objects.items():
+            target = res.find_resource(name)
+            if target is None or target.type not in _KINDS or (name, uid) in known:
+                continue
+            key = SyncKey(node, target.namespace, uid)
+            if valid_key(key):
+                found.append(SyncRecord(key, *_KINDS[target.type], target.name, version))
+            if len(found) == _STRANGERS:
+                break
+        return found
+
 
 def decode_holdings(content: bytes) -> Held:
     """Read the list.
@@ -100,8 +133,20 @@ class Lag:
         self._behind: dict[SyncKey, str] = {}
         """By record: the version that it has in the cluster."""
 
-    def load(self, record: SyncRecord, held: Held, now: float) -> SyncRecord:
-        """At connect: `record` with what the edge says, which counts for more."""
+    def load(
+        self, records: dict[SyncKey, SyncRecord], held: Held, world: World, *, node: str, now: float
+    ) -> dict[SyncKey, SyncRecord]:
+        """At connect: the records with what the edge says, which counts for more."""
+        loaded = {key: self._load_one(record, held, now) for key, record in records.items()}
+        for stranger in held.strangers(node, records.values()):
+            cached = world.find(stranger)
+            if isinstance(cached, CachedObject) and cached.uid == stranger.key.uid:
+                self._writer.create(stranger, now)
+                self._writer.acknowledged(replace(stranger, version=""), stranger.version, now)
+            loaded[stranger.key] = stranger  # what is gone is found gone by the reconcile
+        return loaded
+
+    def _load_one(self, record: SyncRecord, held: Held, now: float) -> SyncRecord:
         version = held.version(record)
         if not record.version:
             self._writer.acknowledged(record, version, now)
