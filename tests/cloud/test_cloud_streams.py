@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edgehive.aio.http import Request
+from edgehive.aio.rawhttp import SocketStream
 from edgehive.cloud.stream_server import StreamServer
 
 
@@ -13,10 +14,13 @@ class Asked:
 
     def __init__(self) -> None:
         self.keys: list[str] = []
-        self.server = StreamServer(find=self.find, new_id=lambda: 1, node_of=self.node_of)
+        self.server = StreamServer(find=self.find, new_id=lambda: 1, node_of=self.node_of, enter=self.enter)
 
     async def find(self, key: str) -> None:
         self.keys.append(key)
+
+    async def enter(self) -> SocketStream:
+        raise AssertionError("nobody wants a proxy here")
 
     @staticmethod
     def node_of(namespace: str, name: str) -> str | None:
