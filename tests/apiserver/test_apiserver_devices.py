@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from edgehive.apiserver.authz import Authorizer
+from edgehive.apiserver.context import User
+from edgehive.kube.rules import Attributes
 from tests.apiserver.test_apiserver_kubectl import Kubectl, home, kubectls, pki  # noqa: F401
 
 MODEL = """
@@ -111,3 +114,29 @@ async def test_a_device_that_has_become_wrong_can_still_be_reported_on_and_mende
     await kubectl("patch", "device", "sensor", "--type=merge", "-p", '{"status": {"state": "online"}}')
     await kubectl("label", "device", "sensor", "a=b")
     await kubectl("apply", "-f", "-", stdin=DEVICE.replace('value: "20"', 'value: "9"'))
+
+
+async def test_a_node_reports_on_its_own_devices_alone(cluster) -> None:
+    spec = {"nodeName": "n1", "properties": [{"name": "t"}]}
+    await cluster.create("devices", {"metadata": {"name": "mine"}, "spec": spec})
+    await cluster.create("devices", {"metadata": {"name": "other"}, "spec": {**spec, "nodeName": "n2"}})
+    authorizer = Authorizer(storage=cluster.storage, bindings=())
+    node = User("system:node:n1", ("system:nodes",))
+
+    def may(verb: str, resource: str, name: str) -> bool:
+        action = Attributes(verb, "devices.kubeedge.io", resource, "", "default", name)
+        return authorizer.allows(node, action)
+
+    assert may("patch", "devicestatuses", "mine")
+    assert may("get", "devices", "mine")
+    for verb, resource, name in (
+        ("patch", "devicestatuses", "other"),
+        ("patch", "devicestatuses", "none"),
+        ("patch", "devicestatuses", ""),
+        ("get", "devices", "other"),
+        ("list", "devices", ""),
+        ("patch", "devices", "mine"),
+        ("create", "devicestatuses", "mine"),
+        ("get", "devicemodels", "mine"),
+    ):
+        assert not may(verb, resource, name), (verb, resource, name)

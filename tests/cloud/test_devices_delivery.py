@@ -8,9 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from edgehive.cloud.crds import ensure_crds
 from edgehive.cloud.trace import Tracer
+from edgehive.kit.errors import UserError
 from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICES
 from tests.support.deviceslab import answer, device, model, recorded, report, twin
+from tests.support.fakeapi import FakeApi
 from tests.support.realapi import RealApi
 
 
@@ -278,3 +281,19 @@ async def test_where_a_device_stands_can_be_traced(lab: Any, api: Any) -> None:
     assert [(row["node"], row["meant"], row["acknowledged"]) for row in trace["nodes"]] == [
         ("edge-1", True, int(sensor["metadata"]["resourceVersion"]))
     ]
+
+
+async def test_without_the_definitions_cloudcore_makes_them_or_says_how_to_go_on(fake: Any) -> None:
+    with pytest.raises(UserError, match="devicemodels.*installCrds is false") as caught:
+        await ensure_crds(fake, install=False, devices=True)
+    assert "modules.deviceController" in caught.value.hint
+    await ensure_crds(fake, install=True, devices=True)
+    assert DEVICES in fake.kinds
+    await ensure_crds(fake, install=False, devices=True)
+
+
+@pytest.fixture
+async def fake() -> FakeApi:
+    api = FakeApi()
+    await ensure_crds(api, install=True)  # those of the records
+    return api

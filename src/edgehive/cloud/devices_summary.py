@@ -54,6 +54,7 @@ class DeviceSummaries:
         self._index = index
         self._wanted: dict[Key, dict[str, str]] = {}
         self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval), self._work)
+        self._failing = False
         self.stats: Final = SummaryStats()
 
     def note(self, key: Key, state: DeviceState) -> None:
@@ -85,13 +86,16 @@ class DeviceSummaries:
         except EdgehiveError as exc:
             stale = isinstance(exc, ApiStatus) and exc.code in _STALE
             self.stats.failures += not stale
+            quiet = stale or self._failing
+            self._failing = self._failing or not stale
             log.log(
-                logging.DEBUG if stale else logging.WARNING,
+                logging.DEBUG if quiet else logging.WARNING,
                 "the summary of device %s/%s is not written: %s",
                 *key,
                 safe_label(str(exc), 400),
             )
             return False
+        self._failing = False
         self.stats.writes += 1
         self._devices.note_written(raw)
         if self._wanted.get(key) == wanted:

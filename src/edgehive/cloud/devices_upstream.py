@@ -115,6 +115,7 @@ class DeviceReports:
         self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval), self._work)
         self._warned: set[tuple[str, str]] = set()
         self._listed = False
+        self._failing = False
         self.stats: Final = ReportStats()
 
     @property
@@ -206,6 +207,7 @@ class DeviceReports:
             device.state = None  # what was merged into it is not stored
             device.waiting = batch + device.waiting
             raise
+        self._failing = False
         for node, message_id, _ in batch:
             self._answer(node, message_id, OK)
         self.stats.answered += len(batch)
@@ -290,7 +292,10 @@ class DeviceReports:
         device.state = None  # what is stored is not known any more
         device.waiting = (batch + device.waiting)[:_WAITING]
         self.stats.failures += 1
-        level = logging.DEBUG if isinstance(exc, ApiStatus) and exc.code in (404, 409) else logging.WARNING
+        expected = isinstance(exc, ApiStatus) and exc.code in (404, 409)
+        # Once for all devices: an API server that is away fails each of them, again and again.
+        level = logging.DEBUG if expected or self._failing else logging.WARNING
+        self._failing = self._failing or not expected
         log.log(level, "the status of device %s/%s is not stored: %s", *key, safe_label(str(exc), 400))
         return False
 
