@@ -43,6 +43,7 @@ class Api:
     objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
     syncs: dict[SyncKey, SyncRecord] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)  # pod uid -> newest status
+    uploads: dict[str, list[int]] = field(default_factory=dict)  # node -> what arrived, without repeats
     log: list[Event] = field(default_factory=list)
     on_recorded: Callable[[SyncKey, str, SyncRecord], None] = lambda *_: None
     requests: int = 0
@@ -51,6 +52,14 @@ class Api:
     def _next(self) -> int:
         self.version += 1
         return self.version
+
+    def uploaded(self, node: str, number: int) -> None:
+        """An upload has arrived; nothing but repeats may come behind a later one."""
+        arrived = self.uploads.setdefault(node, [])
+        if arrived and number < arrived[-1] and number not in arrived:
+            self.sim.fail(f"upload {number} of {node} comes after {arrived[-1]}")
+        if number not in arrived:
+            arrived.append(number)
 
     # The user
 

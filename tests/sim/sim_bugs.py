@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from sim_cloud import Cloud
 from sim_edge import Edge
+from sim_engine import Wire
 
 from edgehive.kit.errors import StorageError
 from edgehive.wire import rows
@@ -148,7 +149,29 @@ class AnswerForgotten(Edge):
         outbox._pause = forget
 
 
+class UploadForgottenWhenSent(Edge):
+    """Takes an upload that was written to the socket for one that has arrived."""
+
+    def flush(self) -> None:
+        super().flush()
+        uploads = self.link.uploads
+        if uploads is not None:
+            uploads.proven(uploads.sent)
+
+
+class AnyPongProves(Edge):
+    """Takes any sign of life for the proof."""
+
+    def received(self, wire: Wire, frame: bytes) -> None:
+        super().received(wire, frame)
+        uploads = self.link.uploads
+        if uploads is not None and self.wire is wire:
+            uploads.proven(uploads.sent)
+
+
 EDGE_BUGS = (
+    UploadForgottenWhenSent,
+    AnyPongProves,
     AckBeforeWrite,
     WriteDropped,
     DeleteForgottenAtEdge,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sim_api import Api, Event, Stored
+from sim_edge import PING, PONG, upload_number
 from sim_engine import Process, Sim, Wire
 
 from edgehive.kit.errors import ProtocolError
@@ -197,6 +198,12 @@ class Cloud(Process):
         known.attach(session, now)
 
     def receive(self, peer: Peer, frame: bytes) -> None:
+        if frame.startswith(PING):
+            peer.wire.send(1, PONG + frame.removeprefix(PING))
+            return
+        if b'"operation":"upload"' in frame:
+            self.api.uploaded(peer.session.node, upload_number(frame))  # the router has it; nobody answers
+            return
         try:
             peer.session.receive_frame(frame, self.sim.now)
         except ProtocolError as exc:

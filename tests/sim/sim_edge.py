@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from sim_engine import CALM, Process, Sim, Wire
@@ -23,16 +23,62 @@ from edgehive.wire.edgelink import (
     SendPing,
 )
 from edgehive.wire.held import holding, holdings_message
-from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, Message
+from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, UPLOAD, Message
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.outbox import Entry, Outbox, OutboxLimits
 from edgehive.wire.rows import Put, Remove, Row
+from edgehive.wire.uploads import UploadLimits, Uploads
 
 
 def ids(value: bytes) -> tuple[str, int]:
     """UID and version of a stored object."""
     meta = json.loads(value)["metadata"]
     return meta.get("uid", ""), parse_version(meta.get("resourceVersion", ""))
+
+
+PING, PONG = b"\0ping", b"\0pong"
+"""WebSocket control frames, as the simulated wire carries them: in order with everything else."""
+
+
+class UploadDisk:
+    """The table of uploads (wire.uploads.UploadStore)."""
+
+    def __init__(self, sim: Sim) -> None:
+        self.sim = sim
+        self.rows: dict[int, bytes] = {}
+        self.accepted: set[int] = set()  # the numbers of uploads that must arrive
+
+    def extent(self) -> tuple[int, int, int]:
+        return len(self.rows), sum(map(len, self.rows.values())), max(self.rows, default=0)
+
+    def oldest(self, limit: int) -> list[tuple[int, int]]:
+        return [(number, len(self.rows[number])) for number in sorted(self.rows)[:limit]]
+
+    def read(self, after: int, limit: int, size: int) -> list[tuple[int, bytes]]:
+        self._fail()
+        return [(number, self.rows[number]) for number in sorted(self.rows) if number > after][:limit]
+
+    def add(self, rows: Sequence[tuple[int, bytes]], drop_upto: int) -> None:
+        self._fail()
+        assert drop_upto == 0, "the simulation stays below the bounds"
+        self.rows |= dict(rows)
+
+    def drop(self, upto: int) -> None:
+        self._fail()
+        self.rows = {number: frame for number, frame in self.rows.items() if number > upto}
+
+    def wipe(self) -> None:
+        self.accepted -= {upload_number(frame) for frame in self.rows.values()}
+        self.rows.clear()
+
+    def _fail(self) -> None:
+        if self.sim.chance(self.sim.chaos.disk_error):
+            raise StorageError("no space left on device")
+
+
+def upload_number(frame: bytes) -> int:
+    """Which upload a frame is."""
+    return int(json.loads(frame)["route"]["resource"])
 
 
 class Disk:
@@ -43,6 +89,7 @@ class Disk:
         self.name = name
         self.rows: dict[str, Row] = {}
         self.outbox: dict[int, Entry] = {}
+        self.uploads = UploadDisk(sim)
         self.stored: dict[str, int] = {}  # uid -> newest version that was ever durable here
         self.newest: dict[str, int] = {}  # row -> newest version that was ever durable there
         self.removed: set[str] = set()  # uids whose delete was durable here
@@ -81,6 +128,7 @@ class Disk:
             self.removed.add(ids(row.value)[0])
         self.rows.clear()
         self.outbox.clear()
+        self.uploads.wipe()
 
     # wire.outbox.OutboxStore
 
@@ -115,6 +163,7 @@ class Edge(Process):
         self.wire: Wire | None = None
         self.sent_versions: dict[str, tuple[str, int]] = {}
         self.asked: dict[str, Message] = {}
+        self.uploaded = 0  # uploads made so far, in all lives
 
     def boot(self) -> None:
         sim = self.sim
@@ -125,6 +174,11 @@ class Edge(Process):
         outbox = Outbox(store=self.disk, limits=OutboxLimits(entries=50, in_flight=4, answer_timeout=8.0))
         options = LinkOptions(ping=2.0, dead_after=6.0)
         self.link = EdgeLink(now=sim.now, stamp=sim.stamp, rng=sim.rng.random, outbox=outbox, options=options)
+        try:
+            self.link.uploads = Uploads(store=self.disk.uploads, limits=UploadLimits(in_flight=3))
+        except StorageError:
+            self.die()
+            return
         self.later(sim.rng.uniform(0.2, 1.0), self.work)
 
     def lost(self) -> None:
@@ -147,7 +201,25 @@ class Edge(Process):
                 self.report(row)
         if rng.random() < 0.3:
             self.ask(rng.choice(("shared", "extra", "absent")))
+        if rng.random() < 0.4:
+            self.upload(rng.randint(1, 4))
         self.later(rng.uniform(0.3, 1.5), self.work)
+
+    def upload(self, count: int) -> None:
+        """A device publishes what is for the cloud; whoever published it is told when it is kept."""
+        messages = []
+        for number in range(self.uploaded, self.uploaded + count):
+            message_id, timestamp = self.sim.stamp()
+            messages.append(
+                Message(message_id, timestamp, UPLOAD, str(number), source="bus", group=cls.USER_GROUP)
+            )
+        self.uploaded += count
+        try:
+            self.link.send_uploads(messages)
+        except StorageError:
+            return
+        self.disk.uploads.accepted |= {int(message.resource) for message in messages}
+        self.point("after accepting an upload")
 
     def report(self, row: Row) -> None:
         uid, _ = ids(row.value)
@@ -194,6 +266,9 @@ class Edge(Process):
             for event in events:
                 self.handle(event)
         self.flush()
+        while events := self.link.events():
+            for event in events:
+                self.handle(event)
         self.wake_at(self.link.deadline())
         if len(self.link.outbox) > 50:
             self.sim.fail(f"{self.name}: the outbox has outgrown its bound")
@@ -219,7 +294,8 @@ class Edge(Process):
         elif isinstance(event, Answered):
             self.answered(event)
         elif isinstance(event, SendPing):
-            self.ping()
+            if self.wire is not None:
+                self.wire.send(0, PING + event.payload)
         elif isinstance(event, RequestFailed):
             request = self.asked.pop(event.request_id)
             if request.operation == INSERT and self.link.up:
@@ -261,17 +337,11 @@ class Edge(Process):
             self.wire = None
             self.link.receive_closed(reason, self.sim.now)
 
-    def ping(self) -> None:
-        wire = self.wire
-        if wire is not None and wire.open and not wire.dead:
-            self.later(0.1, lambda: self.pong(wire))
-
-    def pong(self, wire: Wire) -> None:
-        if self.wire is wire and wire.open and not wire.dead:
-            self.link.receive_pong(self.sim.now)
-
     def received(self, wire: Wire, frame: bytes) -> None:
         if self.wire is not wire:
+            return
+        if frame.startswith(PONG):
+            self.link.receive_pong(self.sim.now, frame.removeprefix(PONG))
             return
         self.link.receive_frame(frame, self.sim.now)
 

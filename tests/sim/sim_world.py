@@ -238,6 +238,11 @@ class World:
             alive = any(s.cached.uid == uid for s in self.api.objects.values())
             if alive and self.api.statuses.get(uid, 0) < number:
                 problems.append(f"status {number} of {uid} was accepted by {edge.name} and never arrived")
+        missing = edge.disk.uploads.accepted - set(self.api.uploads.get(edge.name, ()))
+        if missing:
+            problems.append(f"uploads {sorted(missing)} of {edge.name} were accepted and never arrived")
+        if edge.disk.uploads.rows:
+            problems.append(f"{edge.name} still keeps {len(edge.disk.uploads.rows)} uploads")
         if edge.disk.outbox:
             problems.append(f"{edge.name} still keeps {len(edge.disk.outbox)} messages")
         return problems

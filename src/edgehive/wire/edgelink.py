@@ -348,6 +348,8 @@ class EdgeLink:
             if self._pending.pop(request_id, None) is not None:
                 self._events.append(RequestFailed(request_id, "the cloud did not answer in time"))
         self.outbox.handle_timer(now)
+        if self.uploads is not None:
+            self.uploads.drop_again()
         self._events.extend(GivenUp(entry) for entry in self.outbox.given_up())
 
     def deadline(self) -> float | None:
