@@ -126,3 +126,20 @@ async def test_a_path_that_is_no_socket_is_left_alone_and_a_dead_socket_is_taken
         dead.bind(str(path))
     async with serving(path, {"/t/Echo": echo}) as client:
         assert await client.call("/t/Echo", b"x", timeout=5) == b"x"
+
+
+async def test_more_calls_than_the_server_allows_at_once_wait_for_their_turn(tmp_path):
+    under_way = most = 0
+
+    async def slow(request):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return request
+
+    async with serving(tmp_path / "s", {"/t/Slow": slow}) as client, asyncio.TaskGroup() as group:
+        calls = [group.create_task(client.call("/t/Slow", b"%d" % n, timeout=20)) for n in range(1000)]
+    assert [call.result() for call in calls] == [b"%d" % n for n in range(1000)]
+    assert 1 < most <= 64

@@ -452,3 +452,39 @@ async def test_news_during_a_registration_are_not_overwritten_by_its_older_answe
         assert service.worker("default", "v").device.properties["level"].desired == "2"
         assert service.worker("default", "v").counters.writes == 1
     await edgecore.client.close()
+
+
+async def test_many_devices_register_once_and_all_report(tmp_path):
+    many = [device(f"v{n}", desired=str(n % 100)) for n in range(300)]
+    async with mapper(tmp_path, VirtualDriver, *many) as (edgecore, service):
+        await edgecore.until(
+            lambda: all(edgecore.reported.get((f"v{n}", "level")) == str(n % 100) for n in range(300)),
+            seconds=40,
+        )
+        assert service.registrations == 1
+        assert service.report_errors == 0
+
+
+async def test_an_edgecore_that_hangs_does_not_hold_up_the_control_of_devices(tmp_path):
+    hang = asyncio.Event()
+
+    class Hung(Edgecore):
+        async def status(self, raw):
+            answer = await super().status(raw)
+            await hang.wait()
+            return answer
+
+    edgecore = Hung(tmp_path, [MODEL], [device("v", desired="1")])
+    identity = Identity("m", "virtual", "v1", tmp_path / "m.sock", tmp_path / "dmi.sock")
+    service = MapperService(identity, VirtualDriver, rng=random.random)
+    await edgecore.server.listen()
+    async with running(edgecore.server.run(), service.run()):
+        await edgecore.until(lambda: edgecore.reported)  # and it is not answered
+        worker = service.worker("default", "v")
+        await worker.call_method("set", "level", "7")
+        worker.update(read_device(device("v", desired="9"), MODEL))
+        async with asyncio.timeout(5):
+            while worker.reading("level").text != "9":
+                await asyncio.sleep(0.02)
+        hang.set()
+        await edgecore.until(lambda: edgecore.reported["v", "level"] == "9")

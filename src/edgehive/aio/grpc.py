@@ -37,6 +37,9 @@ UNIMPLEMENTED = 12
 UNAVAILABLE = 14
 
 
+_MOST_CALLS = 64  # at once on one connection; more wait for their turn, also when the server allows fewer
+
+
 class GrpcError(EdgehiveError):
     """The server answered with a status other than OK."""
 
@@ -91,6 +94,8 @@ class _Connection(asyncio.Protocol):
         self.h2 = h2.connection.H2Connection(config)
         self.calls: dict[int, _Call] = {}
         self.closed = False
+        self.slots = asyncio.Semaphore(_MOST_CALLS)
+        self._ended = asyncio.Event()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,11 +133,28 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         self._fail(Unreachable("the connection to the gRPC server was closed"))
 
+    async def room(self) -> None:
+        """Wait until the server lets us open one more stream."""
+        while not self.closed and self.h2.open_outbound_streams >= self._most():
+            self._ended.clear()
+            await self._ended.wait()
+        if self.closed:
+            raise Unreachable("the connection to the gRPC server was closed")
+
+    def _most(self) -> int:
+        return max(1, self.h2.remote_settings.max_concurrent_streams)
+
+    def forget(self, stream: int) -> "_Call | None":
+        """The call is over."""
+        self._ended.set()
+        return self.calls.pop(stream, None)
+
     def _fail(self, error: EdgehiveError) -> None:
         self.closed = True
         for call in self.calls.values():
             call.end(error)
         self.calls.clear()
+        self._ended.set()
         if self._transport is not None:
             self._transport.close()
 
@@ -146,10 +168,10 @@ class _Connection(asyncio.Protocol):
                 if (call := self.calls.get(event.stream_id or 0)) is not None:
                     call.headers.update((str(k), str(v)) for k, v in event.headers or ())
             case h2.events.StreamEnded():
-                if (call := self.calls.pop(event.stream_id or 0, None)) is not None:
+                if (call := self.forget(event.stream_id or 0)) is not None:
                     call.end(call.status())
             case h2.events.StreamReset():
-                if (call := self.calls.pop(event.stream_id or 0, None)) is not None:
+                if (call := self.forget(event.stream_id or 0)) is not None:
                     call.end(Unreachable(f"the gRPC server reset the call ({event.error_code})"))
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 for call in self.calls.values():
@@ -203,6 +225,14 @@ class GrpcClient:
         self, method: str, request: bytes, timeout: float | None
     ) -> AsyncGenerator[bytes, None]:
         connection = await self._connected()
+        async with connection.slots:
+            await connection.room()
+            async for answer in self._on(connection, method, request, timeout):
+                yield answer
+
+    async def _on(
+        self, connection: _Connection, method: str, request: bytes, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]:
         stream = connection.h2.get_next_available_stream_id()
         call = _Call(asyncio.Queue(_STREAM_BACKLOG))
         headers = [
@@ -228,7 +258,7 @@ class GrpcClient:
         except h2.exceptions.ProtocolError as exc:
             raise Unreachable(f"the connection to the gRPC server broke: {exc}") from exc
         finally:
-            if connection.calls.pop(stream, None) is not None:
+            if connection.forget(stream) is not None:
                 with contextlib.suppress(h2.exceptions.ProtocolError):
                     connection.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
                 connection.flush()

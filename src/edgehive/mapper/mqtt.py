@@ -6,10 +6,11 @@
 """
 
 import asyncio
+import functools
 import json
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edgehive.kit.errors import ProtocolError
@@ -20,11 +21,11 @@ from edgehive.mapper.model import Device, Property
 from edgehive.mapper.values import Value, format_value
 
 if TYPE_CHECKING:
-    from aiomqtt import Client
+    from aiomqtt import Client, Message
 
 
-_QUEUE = 1000
 _LOOK = 0.005  # seconds given to the client to say that the connection is gone
+_LOOK_EVERY = 0.5
 
 
 def broker(address: str) -> tuple[str, int]:
@@ -42,6 +43,23 @@ def broker(address: str) -> tuple[str, int]:
     raise DeviceError(f"{address[:80]!r} is not the address of a broker")
 
 
+class _Latest(asyncio.Queue["Message"]):
+    """In the place of the client's queue: of each topic the last payload, whenever it is wanted.
+
+    Taking messages out of the client with a time limit loses one that arrives at the very end of it.
+    """
+
+    def __init__(self, maxsize: int = 0, *, payloads: dict[str, bytes | None]) -> None:
+        super().__init__(maxsize)
+        self._payloads = payloads
+
+    def put_nowait(self, item: "Message") -> None:
+        """Keep it, if it is of a topic that is read."""
+        topic = str(item.topic)
+        if topic in self._payloads and isinstance(item.payload, bytes):
+            self._payloads[topic] = item.payload
+
+
 class MqttDriver(Driver):
     """The mapper of MQTT devices: the last message on a topic is the value."""
 
@@ -51,7 +69,8 @@ class MqttDriver(Driver):
         super().__init__(device)
         self._client: Client | None = None
         self._stack = AsyncExitStack()
-        self._payloads: dict[str, bytes] = {}
+        self._payloads: dict[str, bytes | None] = {}
+        self._looked = 0.0
 
     async def connect(self) -> None:
         """Connect to the broker and subscribe to the topics of all properties."""
@@ -61,6 +80,9 @@ class MqttDriver(Driver):
             raise DeviceError("aiomqtt is not there: pip install 'edgehive[mapper-mqtt]'") from exc
         config = self.device.config
         host, port = broker(str(config.get("address", "")))
+        topics = {str(p.visitor["topic"]) for p in self.device.properties.values() if "topic" in p.visitor}
+        self._payloads = dict.fromkeys(topics)
+        queue: Any = functools.partial(_Latest, payloads=self._payloads)
         client = aiomqtt.Client(
             host,
             port,
@@ -68,13 +90,11 @@ class MqttDriver(Driver):
             password=str(config["password"]) if "password" in config else None,
             identifier=str(config["clientId"]) if "clientId" in config else None,
             timeout=5,
-            max_queued_incoming_messages=_QUEUE,
+            queue_type=queue,
         )
         try:
             await self._stack.enter_async_context(client)
-            for topic in {
-                str(p.visitor["topic"]) for p in self.device.properties.values() if "topic" in p.visitor
-            }:
+            for topic in topics:
                 await client.subscribe(topic, qos=1)
         except aiomqtt.MqttError as exc:
             raise DeviceError(f"the broker at {host}:{port}: {exc}") from exc
@@ -87,7 +107,7 @@ class MqttDriver(Driver):
 
     async def read(self, prop: Property) -> Value | None:
         """The last value published, or None while there is none."""
-        await self._drain()
+        await self._look()
         payload = self._payloads.get(str(prop.visitor.get("topic", "")))
         if payload is None:
             return None
@@ -122,21 +142,23 @@ class MqttDriver(Driver):
         except aiomqtt.MqttError as exc:
             raise DeviceError(f"the broker: {exc}") from exc
 
-    async def _drain(self) -> None:
-        """Take what has arrived, and notice a lost connection."""
+    async def _look(self) -> None:
+        """Notice a lost connection."""
         import aiomqtt
 
         if self._client is None:
             raise DeviceError("not connected")
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
         try:
-            async with asyncio.timeout(_LOOK) as limit:
-                while True:
-                    message = await anext(self._client.messages)
-                    self._payloads[str(message.topic)] = message.payload
-                    limit.reschedule(asyncio.get_running_loop().time() + _LOOK)
+            async with asyncio.timeout(_LOOK):
+                await anext(self._client.messages)
         except TimeoutError:
             return
         except aiomqtt.MqttError as exc:
+            self._client = None  # and every read says so, until the SDK connects again
             raise DeviceError(f"the broker: {exc}") from exc
 
 

@@ -21,7 +21,8 @@ from edgehive.mapper.worker import DeviceWorker, Reading, needs_new_connection
 log = logging.getLogger(__name__)
 
 API_VERSION = "v1.0.0"
-_REPORT_SECONDS = 5.0
+_REPORT_SECONDS = 10.0
+_REPORTS = 32  # under way at once; the others wait outside the time limit
 _REGISTRATIONS = 20  # in a row, each disturbed by news
 
 
@@ -74,6 +75,7 @@ class MapperService:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._group: asyncio.TaskGroup | None = None
         self._lost = asyncio.Event()
+        self._gate = asyncio.Semaphore(_REPORTS)
         self._client = GrpcClient(str(identity.edgecore_socket))
         self._server = GrpcServer(identity.socket, self._methods(), name=f"mapper {identity.name}")
 
@@ -226,7 +228,8 @@ class MapperService:
         if not self.registered:
             return False
         try:
-            await self._client.call(dmi.MANAGER_SERVICE + method, request, timeout=_REPORT_SECONDS)
+            async with self._gate:
+                await self._client.call(dmi.MANAGER_SERVICE + method, request, timeout=_REPORT_SECONDS)
         except Transient:
             self._lose()
             return False

@@ -91,6 +91,8 @@ class _State:
     told_at: float = 0.0
     error: str = ""
     failures: int = 0
+    tried: bool = False
+    """Whether it is known if the device can be reached; before that there is nothing to tell."""
     points: dict[str, _Point] = field(default_factory=dict)
 
 
@@ -118,6 +120,7 @@ class DeviceWorker:
         self._thread = OwnThread(f"device {device.id}")
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()
         self._state = _State(points={p.name: _Point(Reconciler(p)) for p in device.properties.values()})
         self._backoff = Backoff(0.5, 30.0, jitter=0.2, rng=rng)
 
@@ -154,7 +157,8 @@ class DeviceWorker:
         self._state.told = ""
         for point in self._state.points.values():
             point.told = None
-        self._wake.set()
+        if self._state.tried:
+            self._news.set()
 
     async def call_method(self, method: str, name: str, text: str) -> None:
         """Run a device method from outside.
@@ -186,7 +190,9 @@ class DeviceWorker:
     async def run(self) -> None:
         """Work until cancelled."""
         try:
-            await self._connections()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._telling(), name=f"reports of {self.device.id}")
+                await self._connections()
         finally:
             self._thread.close()
 
@@ -207,7 +213,8 @@ class DeviceWorker:
                 self._driver = None
                 self._state.now = OFFLINE
                 await self._close(driver)
-            await self._tell_state()
+            self._state.tried = True
+            self._news.set()
             await asyncio.sleep(self._backoff.next())
 
     async def _work(self, driver: Driver) -> None:
@@ -226,7 +233,8 @@ class DeviceWorker:
                 await self._apply(driver, point)
             if state.failures == 0:
                 self._online()
-            await self._tell()
+            state.tried = True
+            self._news.set()
             if state.failures >= _FAILURES:
                 raise DeviceError(state.error or "the device does not answer")
             await self._pause()
@@ -281,6 +289,13 @@ class DeviceWorker:
             return
         self.counters.writes += 1
         await self._collect(driver, point)
+
+    async def _telling(self) -> None:
+        """Report what is news, beside the control of the device: an edgecore that is slow or away never delays it."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._tell()
 
     async def _tell(self) -> None:
         """Report what has changed, and now and then what has not."""
