@@ -228,7 +228,7 @@ def _go_edgecore(up: Installation, home: Path) -> Iterator[tuple[int, int] | Non
         yield None
         return
     home.mkdir(parents=True)
-    command = [sys.executable, "-m", "edgehive", "gettoken", f"--data-dir={up.root}"]
+    command = [sys.executable, "-m", "edgehive", "gettoken", f"--kubeconfig={up.layout.kubeconfig}"]
     token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     port = up.ports_from + 151
     files = {
