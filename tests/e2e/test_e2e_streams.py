@@ -162,3 +162,47 @@ def test_an_api_server_reaches_nodes_through_cloudcore_as_its_proxy(
     assert b"gitVersion" in api.stdout
     gone = curl("https://no-such-node.invalid:10250/", *identity, *through)
     assert b"502" in gone.stderr
+
+
+def resident(made: Installation, name: str) -> int:
+    """Resident memory of one process, in bytes."""
+    status = Path(f"/proc/{made.pid(name)}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up_and_costs_no_memory(noisy: Installation) -> None:
+    """The whole way is full: the edge waits for a window, and everybody else goes on."""
+    size = 24 << 20
+    noisy.apply(
+        pod(
+            "flood",
+            f"yes 0123456789abcdef | head -c {size}; exec sleep 1000",
+            terminationGracePeriodSeconds=0,
+        )
+    )
+    noisy.running("app=flood", 1)
+    eventually(lambda: noisy.kubectl("logs", "flood", "--tail=1"), what="it has begun")
+    names = [
+        name for name in noisy.processes() if name.startswith(("cloudcore", "control-plane", "edgecore"))
+    ]
+    before = {name: resident(noisy, name) for name in names}
+    command = [find_kubectl(), f"--kubeconfig={noisy.layout.kubeconfig}", "logs", "-f", "flood"]
+    followers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    try:
+        for follower in followers:
+            assert follower.stdout is not None
+            assert follower.stdout.read(1) == b"0", "it has come as far as to its reader"
+        for _ in range(5):
+            assert noisy.kubectl("exec", "noisy", "--", "echo", "through") == "through\n"
+            assert len(noisy.kubectl("logs", "noisy", "--tail=3").splitlines()) == 3
+        grown = {name: resident(noisy, name) - before[name] for name in names}
+        assert all(amount < 12 << 20 for amount in grown.values()), grown
+        assert all(follower.poll() is None for follower in followers)
+    finally:
+        for follower in followers:
+            follower.kill()
+            follower.wait()
+            assert follower.stdout is not None
+            follower.stdout.close()
+    assert noisy.kubectl("exec", "noisy", "--", "echo", "after") == "after\n"
+    noisy.kubectl("delete", "pod", "flood")
