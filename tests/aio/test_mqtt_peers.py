@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -32,7 +33,7 @@ from edgehive.wire.mqtt_packets import (
     Subscription,
 )
 from edgehive.wire.mqtt_session import BrokerLimits
-from tests.support.mqtt import HAVE_MOSQUITTO, mosquitto_pub, mosquitto_sub
+from tests.support.mqtt import HAVE_MOSQUITTO, mosquitto, mosquitto_pub, mosquitto_sub
 
 PROTOCOLS = [paho.MQTTv31, paho.MQTTv311, paho.MQTTv5]
 
@@ -422,3 +423,29 @@ async def test_our_client_on_our_broker_over_a_restart_of_it() -> None:
         client_task.cancel()
         await lab.server.close()
     assert [m.payload for m in lab.inbound] == [m.payload for m in received] == [b"0", b"1", b"2"]
+
+
+async def test_a_mosquitto_bridges_both_ways(lab: Lab, tmp_path: Path) -> None:
+    """It first asks for a private version of the protocol, is told that there is none, and takes the standard."""
+    if not HAVE_MOSQUITTO:
+        pytest.skip("no mosquitto on PATH")
+    bridge = [
+        "connection edge",
+        f"address 127.0.0.1:{lab.port}",
+        "topic up/# out 2",
+        "topic down/# in 2",
+        "restart_timeout 1",
+        "notifications false",
+    ]
+    async with mosquitto(tmp_path / "bridge", *bridge) as broker:
+        client = await Paho(lab).start()
+        await client.subscribe(("up/#", 2))
+        await eventually(lambda: lab.broker.connections == 2)
+        async with mosquitto_sub(broker.port, ["down/#"], "-q", "2") as sub:
+            async with asyncio.timeout(20):
+                while not client.messages:
+                    await mosquitto_pub(broker.port, "up/1", "one", "-q", "2")
+                    await asyncio.sleep(0.1)
+            lab.server.publish("down/1", b"two", qos=2, retain=False)
+            await sub.until("down/1 two")
+        await client.stop()

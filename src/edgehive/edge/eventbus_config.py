@@ -2,7 +2,7 @@
 
 import ipaddress
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -46,7 +46,7 @@ class External:
     subscriber: str
     publisher: str
     username: str
-    password: str
+    password: str = field(repr=False)
     tls: "TlsFiles | None"
 
 

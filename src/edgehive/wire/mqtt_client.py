@@ -9,7 +9,7 @@ Sessions are clean, as KubeEdge's are; the wanted subscriptions are made again a
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -56,7 +56,7 @@ class ClientOptions:
 
     client_id: str
     username: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     keepalive: int = 30
     answer_timeout: float = 10.0
     """For CONNACK and PINGRESP."""
