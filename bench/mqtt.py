@@ -3,8 +3,9 @@
     python -m bench.mqtt [--messages 100000] [--json FILE] [--quick]
 
 CPU of the broker's process for each published message of 200 bytes, from one publisher to one or ten subscribers that
-read raw bytes (so that clients cost little), windowed and one message at a time; memory for idle clients; and what
-EventBus adds to edgecore's memory: off, embedded broker, external broker.
+read raw bytes (so that clients cost little), windowed and one message at a time; memory for idle clients; what
+EventBus adds to edgecore's memory: off, embedded broker, external broker; and what an upload with QoS 1 costs edgecore
+while the cloud is away (it is on disk when it is acknowledged).
 """
 
 import argparse
@@ -183,16 +184,38 @@ async def brokers(messages: int) -> dict[str, Any]:
     return found
 
 
-async def edgecore_memory(settle: float) -> dict[str, float]:
+async def uploads(port: int, pid: int, count: int) -> dict[str, float]:
+    """Publish `count` uploads, at most `_WINDOW` of them unacknowledged."""
+    reader, writer = await connect(port)
+    before, started = cpu_seconds(pid), time.perf_counter()
+    sent = acknowledged = 0
+    while acknowledged < count:
+        room = min(_WINDOW - (sent - acknowledged), count - sent)
+        frames = [
+            encode_packet(Publish("bench/user/x", _PAYLOAD, 1, packet_id=n % 60_000 + 1), V311)
+            for n in range(sent, sent + room)
+        ]
+        writer.write(b"".join(frames))
+        sent += room
+        await reader.readexactly(4)
+        acknowledged += 1 + len(await reader.read(1 << 16)) // 4 if sent - acknowledged > 1 else 1
+    seconds, cpu = time.perf_counter() - started, cpu_seconds(pid) - before
+    writer.close()
+    found = {"cpu_us": round(cpu / count * 1e6, 1), "per_second": round(count / seconds)}
+    print(f"edgecore   uploads, QoS 1         {found['cpu_us']:7.1f} us  {found['per_second']:7} /s")
+    return found
+
+
+async def edgecore(settle: float, count: int) -> dict[str, Any]:
     """Resident MiB of an edgecore that is connected and at rest, by what its EventBus is."""
     sys.path.insert(0, str(Path("tests/edge").resolve()))
     from conftest import FakeCloud  # a cloud that answers what a registration asks
 
-    found: dict[str, float] = {}
-    external = free_port()
+    found: dict[str, Any] = {}
+    external, embedded = free_port(), free_port()
     variants: dict[str, dict[str, Any]] = {
         "off": {"enable": False},
-        "embedded": {"enable": True, "mqttMode": 0, "mqttServerInternal": f"tcp://127.0.0.1:{free_port()}"},
+        "embedded": {"enable": True, "mqttMode": 0, "mqttServerInternal": f"tcp://127.0.0.1:{embedded}"},
         "external": {"enable": True, "mqttMode": 2, "mqttServerExternal": f"tcp://127.0.0.1:{external}"},
     }
     with tempfile.TemporaryDirectory() as home:
@@ -217,6 +240,9 @@ async def edgecore_memory(settle: float) -> dict[str, float]:
                     await cloud.message("insert", "null/node/edge-1")
                     await asyncio.sleep(settle)
                     found[name] = memory_of(process.pid).rss
+                    if name == "embedded":
+                        await cloud.stop()
+                        found["uploads"] = await uploads(embedded, process.pid, count)
                 finally:
                     process.terminate()
                     process.wait()
@@ -237,7 +263,7 @@ def main() -> int:
     result = {
         "load": os.getloadavg()[0],
         "brokers": asyncio.run(brokers(messages)),
-        "edgecore_mib": asyncio.run(edgecore_memory(arguments.settle)),
+        "edgecore_mib": asyncio.run(edgecore(arguments.settle, messages // 10)),
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=2) + "\n")
