@@ -233,6 +233,9 @@ def test_mqtt_clients_of_the_embedded_broker_see_and_change_devices(up: Installa
             lambda: client.heard("$hw/events/node/edge-1/membership/get/result"), what="membership/get"
         )
         assert "default/meter" in {member["id"] for member in members["devices"]}
+        up.kubectl("delete", "device", "meter")  # and at once again, as people do who correct a mistake
+        up.apply(*mqtt_objects("meter", "edge-1", 8))
+        eventually(lambda: twins(up, "meter")["target"] == ("", "8"), seconds=20, what="a new life begins")
     except AssertionError as exc:
         raise AssertionError(f"{exc}\n{up.logs()}") from exc
     finally:

@@ -10,6 +10,7 @@ import threading
 
 import aiohttp
 import pytest
+import yaml
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
@@ -331,7 +332,15 @@ def test_pointers_into_json_find_what_they_name():
 
 def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):
     files = {path.name: path for path in write_project("my-sensor", tmp_path / "p")}
-    assert {"mapper.py", "config.yaml", "devices.yaml", "README.md", "Dockerfile"} == set(files)
+    assert {"mapper.py", "config.yaml", "devices.yaml", "deployment.yaml", "README.md", "Dockerfile"} == set(
+        files
+    )
+    assert [d["kind"] for d in yaml.safe_load_all(files["devices.yaml"].read_text())] == [
+        "DeviceModel",
+        "Device",
+    ]
+    pod = yaml.safe_load(files["deployment.yaml"].read_text())["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["hostPath"]["path"] == "/etc/kubeedge"
     driver = runpy.run_path(str(files["mapper.py"]))["MySensor"]
     one = driver(read_device(device("v", visitors={"start": 4}), MODEL))
     one.connect()

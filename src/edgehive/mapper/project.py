@@ -94,6 +94,8 @@ _README = """# {name} mapper
     python mapper.py --config-file config.yaml     # on the edge node, beside edgecore
     kubectl apply -f devices.yaml                  # set nodeName to that node first
 
+or as a pod: `docker build -t {name}-mapper:v1 .`, bring the image to the node, `kubectl apply -f deployment.yaml`.
+
 `mapper.py` is all of it: read, write, and connect and close where the device needs them. Plain functions may block;
 `async` ones work too. An exception means that the device did not do it; the SDK reports the device offline and
 connects again.
@@ -105,12 +107,45 @@ COPY mapper.py config.yaml /app/
 CMD ["python", "/app/mapper.py", "--config-file", "/app/config.yaml"]
 """
 
+_POD = """# Beside edgecore on its node: the sockets of both are in /etc/kubeedge.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {name}-mapper
+  namespace: default
+spec:
+  replicas: 1
+  selector:
+    matchLabels:
+      app: {name}-mapper
+  strategy:
+    type: Recreate
+  template:
+    metadata:
+      labels:
+        app: {name}-mapper
+    spec:
+      nodeName: edge-1
+      hostNetwork: true
+      containers:
+        - name: mapper
+          image: {name}-mapper:v1
+          volumeMounts:
+            - name: sockets
+              mountPath: /etc/kubeedge
+      volumes:
+        - name: sockets
+          hostPath:
+            path: /etc/kubeedge
+"""
+
 _FILES = {
     "mapper.py": _MAPPER,
     "config.yaml": _CONFIG,
     "devices.yaml": _DEVICES,
     "README.md": _README,
     "Dockerfile": _DOCKERFILE,
+    "deployment.yaml": _POD,
 }
 
 
