@@ -5,7 +5,11 @@ import base64
 import contextlib
 import datetime
 import json
+import os
+import shutil
 import ssl
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -183,6 +187,28 @@ def test_the_dummy_address_is_left_out_where_it_cannot_be_had():
     here = Listening((("127.0.0.1", 10550), ("127.30.10.1", 10550)), secure=True)
     assert reachable(here, make_interface=False) == here
     assert here.for_pods == ("127.30.10.1", "10550")
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"),
+    reason="needs root, unshare and ip",
+)
+def test_the_dummy_address_is_made_where_that_is_allowed():
+    program = """
+import sys
+from edgehive.edge.metaserver_listen import Listening, reachable
+both = Listening((("127.0.0.1", 1), ("169.254.30.10", 2)), secure=True)
+assert len(reachable(both, make_interface=False).addresses) == 1
+assert reachable(both, make_interface=True) == both
+assert reachable(both, make_interface=False) == both, "it is there now"
+"""
+    # A network of its own, which goes with the process.
+    inside = 'ip link set lo up && exec "$0" -c "$1"'
+    command = ["unshare", "-n", "sh", "-c", inside, sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if "unshare failed" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_requests_of_nodes_are_signed(tmp_path):

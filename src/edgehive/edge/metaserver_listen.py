@@ -1,7 +1,7 @@
 """Where MetaServer listens, and which of it pods are told: from the configuration, without surprises.
 
 Without ``requireAuthorization`` only loopback is served. With it, also the dummy address, which every pod of a node can
-reach: on an interface ``edge-dummy0`` that is made here when it may be.
+reach: on an interface ``edge-dummy0`` that is made here when it may be, or on loopback where the kernel has no such.
 """
 
 import ipaddress
@@ -91,22 +91,29 @@ def _is_here(host: str) -> bool:
 
 
 def _make_interface(host: str) -> bool:
-    """Give the dummy interface the address; says whether it has it now."""
+    """Give this machine the address, on a dummy interface or, where the kernel has none, on loopback."""
     program = shutil.which("ip")
     if program is None:
         return False
-    prefix = 128 if ":" in host else 32
-    for command in (
+    address = f"{host}/{128 if ':' in host else 32}"
+    dummy = (
         f"link add {INTERFACE} type dummy",
-        f"addr add {host}/{prefix} dev {INTERFACE}",
+        f"addr add {address} dev {INTERFACE}",
         f"link set {INTERFACE} up",
-    ):
-        done = subprocess.run([program, *command.split()], capture_output=True, timeout=10, check=False)
-        if done.returncode and b"File exists" not in done.stderr:
-            log.info("ip %s: %s", command, done.stderr.decode("utf-8", "replace").strip())
-            return False
-    log.info("made %s with %s", INTERFACE, host)
-    return _is_here(host)
+    )
+    for place, commands in ((INTERFACE, dummy), ("lo", (f"addr add {address} dev lo",))):
+        if all(_run(program, command) for command in commands) and _is_here(host):
+            log.info("%s is now an address of %s", host, place)
+            return True
+    return False
+
+
+def _run(program: str, command: str) -> bool:
+    done = subprocess.run([program, *command.split()], capture_output=True, timeout=10, check=False)
+    if done.returncode and b"File exists" not in done.stderr:
+        log.info("ip %s: %s", command, done.stderr.decode("utf-8", "replace").strip())
+        return False
+    return True
 
 
 def _is_address(host: str) -> bool:
