@@ -308,6 +308,23 @@ async def test_with_authorization_enforced_the_write_is_made_in_the_nodes_name(l
     assert made == ["system:node:edge-1"]
 
 
+async def test_a_summary_that_was_left_behind_by_a_death_is_made_good_at_the_start(
+    lab: Any, api: Any
+) -> None:
+    edge = await setup(lab, api)
+    api.fail = lambda verb, gvr, name: Unreachable("killed") if (verb, gvr) == ("patch", DEVICES) else None
+    await answer(edge, await report(edge, temperature=twin("27")))
+    await lab.stop()
+    api.fail = lambda verb, gvr, name: None
+    assert "status" not in api.find(DEVICES, "default", "sensor")
+    await lab.start()
+    await api.until(
+        lambda: (
+            (api.find(DEVICES, "default", "sensor").get("status") or {}).get("reported") == "temperature=27"
+        )
+    )
+
+
 async def test_the_summary_can_be_switched_off(lab: Any, api: Any) -> None:
     await api.put(DEVICE_MODELS, model())
     await api.put(DEVICES, device())

@@ -71,6 +71,7 @@ class DeviceController:
             impersonate=self._impersonate,
             interval=self._settings.status_interval,
             written=self._written,
+            found=self._found,
         )
         self._down = DeviceDownstream(
             caches=self.caches,
@@ -155,6 +156,10 @@ class DeviceController:
     def _written(self, key: Key, state: DeviceState) -> None:
         if self._summaries is not None:
             self._summaries.note(key, state)
+
+    def _found(self, key: Key, state: DeviceState) -> None:
+        if self._summaries is not None:
+            self._summaries.check(key, state)
 
     def _gone(self, key: Key) -> None:
         self.reports.device_gone(key)

@@ -13,12 +13,12 @@ import msgspec
 
 from edgehive.aio.informer import Informer
 from edgehive.cloud.devices_index import DeviceIndex, DevicePlace
-from edgehive.cloud.devices_status import DeviceState, summary
+from edgehive.cloud.devices_status import DeviceState, parse_status, summary
 from edgehive.cloud.paced import Paced, PacedRunner
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import MERGE_PATCH, KubeApi, WriteOptions
-from edgehive.kube.crd_devices import DEVICES
+from edgehive.kube.crd_devices import DEVICE_STATUSES, DEVICES
 from edgehive.kube.reflector import CachedObject, Key
 from edgehive.kube.status import ApiStatus
 from edgehive.wire.message import MALFORMED
@@ -53,6 +53,7 @@ class DeviceSummaries:
         self._devices = devices
         self._index = index
         self._wanted: dict[Key, dict[str, str]] = {}
+        self._doubtful: set[Key] = set()
         self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval), self._work)
         self._failing = False
         self.stats: Final = SummaryStats()
@@ -65,9 +66,17 @@ class DeviceSummaries:
             self._wanted[key] = wanted
             self._runner.want(key)
 
+    def check(self, key: Key, state: DeviceState) -> None:
+        """A DeviceStatus was there before this process began: whoever wrote it may have died before the summary."""
+        device = self._devices.get(*key)
+        if device is not None and _differs(device, summary(state)):
+            self._doubtful.add(key)
+            self._runner.want(key)
+
     def forget(self, key: Key) -> None:
         """The device was deleted, or left its node."""
         self._wanted.pop(key, None)
+        self._doubtful.discard(key)
         self._runner.plan.forget(key)
 
     async def run(self) -> None:
@@ -75,14 +84,8 @@ class DeviceSummaries:
         await self._runner.run()
 
     async def _work(self, key: Key) -> bool:
-        wanted = self._wanted.get(key)
-        device, place = self._devices.get(*key), self._index.place(key)
-        if wanted is None or device is None or place is None or not _differs(device, wanted):
-            self._wanted.pop(key, None)
-            return True
-        options = WriteOptions(namespace=key[0], field_manager="cloudcore")
         try:
-            raw = await self._api.patch(DEVICES, key[1], _patch(device, place, wanted), MERGE_PATCH, options)
+            return await self._write(key)
         except EdgehiveError as exc:
             stale = isinstance(exc, ApiStatus) and exc.code in _STALE
             self.stats.failures += not stale
@@ -95,6 +98,20 @@ class DeviceSummaries:
                 safe_label(str(exc), 400),
             )
             return False
+
+    async def _write(self, key: Key) -> bool:
+        options = WriteOptions(namespace=key[0], field_manager="cloudcore")
+        if key in self._doubtful and key not in self._wanted:
+            # Asked anew: another instance may have stored more, and shown it, since the list was made.
+            raw = await self._api.get(DEVICE_STATUSES, key[1], options)
+            self._wanted.setdefault(key, summary(parse_status(raw)[0]))
+        self._doubtful.discard(key)
+        wanted = self._wanted.get(key)
+        device, place = self._devices.get(*key), self._index.place(key)
+        if wanted is None or device is None or place is None or not _differs(device, wanted):
+            self._wanted.pop(key, None)
+            return True
+        raw = await self._api.patch(DEVICES, key[1], _patch(device, place, wanted), MERGE_PATCH, options)
         self._failing = False
         self.stats.writes += 1
         self._devices.note_written(raw)

@@ -98,11 +98,13 @@ class DeviceReports:
         impersonate: bool,
         interval: float = 1.0,
         written: Written = lambda key, state: None,
+        found: Written = lambda key, state: None,
     ) -> None:
         """Wire up.
 
         `impersonate` writes in the node's name, so that the API server's own authorizer decides; `interval` is the
-        least time between two writes of one device in seconds; `written` hears of what is stored.
+        least time between two writes of one device in seconds; `written` hears of what is stored, `found` of what
+        was stored before this process began.
         """
         self._api = api
         self._index = index
@@ -110,6 +112,7 @@ class DeviceReports:
         self._stamp = stamp
         self._impersonate = impersonate
         self._written = written
+        self._found = found
         self._open: dict[Key, _Open] = {}
         self._missing: set[Key] = set()
         self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval), self._work)
@@ -173,18 +176,22 @@ class DeviceReports:
         await self._runner.run()
 
     async def _existing(self) -> set[Key]:
+        """The devices that have a status; whatever is left out is made again, which does no harm."""
         found: set[Key] = set()
         token = ""
-        while True:
-            try:
+        try:
+            while True:
                 page = await self._api.list(DEVICE_STATUSES, ListOptions(limit=_PAGE, continue_token=token))
-            except EdgehiveError as exc:
-                log.debug("the DeviceStatuses cannot be listed: %s", exc)
-                return found  # creating one that exists does no harm
-            found |= {decode_cached(raw).key for raw in page.items}
-            token = page.continue_token
-            if not token:
-                return found
+                for raw in page.items:
+                    key = decode_cached(raw).key
+                    found.add(key)
+                    self._found(key, parse_status(raw)[0])
+                token = page.continue_token
+                if not token:
+                    return found
+        except EdgehiveError as exc:
+            log.debug("the DeviceStatuses cannot be listed: %s", exc)
+            return found
 
     # -- writing
 
