@@ -12,6 +12,7 @@ from tests.support.plugin_peer import ROOT, CsiDriverPeer, DevicePluginPeer
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 GPU = "example.org/gpu"
+NODE_ID = "csi.volume.kubernetes.io/nodeid"
 DRIVER = "fake.csi.example.org"
 
 
@@ -96,11 +97,21 @@ def test_a_claim_on_a_csi_volume_is_shown_to_a_pod_and_given_back(up: Installati
         (published,) = driver.published
         assert Path(published, "name").read_text() == "disk-1"
         node = up.get("node", "edge-1")["metadata"]
-        assert node["annotations"]["csi.volume.kubernetes.io/nodeid"] == f'{{"{DRIVER}":"the-node"}}'
+        assert node["annotations"][NODE_ID] == f'{{"{DRIVER}":"the-node"}}'
         assert node["labels"]["topology.example.org/rack"] == "r1"
+        (entry,) = up.get("csinode", "edge-1")["spec"]["drivers"]
+        assert entry == {
+            "name": DRIVER,
+            "nodeID": "the-node",
+            "topologyKeys": ["topology.example.org/rack"],
+            "allocatable": {"count": 8},
+        }
         up.kubectl("delete", "pod", "user")
         eventually(lambda: not driver.staged and not driver.published, what="the driver has its volume back")
         assert driver.violations == []
+        driver.end()
+        eventually(lambda: not up.get("csinode", "edge-1")["spec"]["drivers"], what="the driver is gone")
+        assert NODE_ID not in up.get("node", "edge-1")["metadata"]["annotations"]
     finally:
         driver.end()
         up.kubectl("delete", "pvc/data", "pv/pv1", f"csidriver/{DRIVER}", "--wait=false", check=False)

@@ -15,7 +15,7 @@ import pytest
 from edgehive.edge.csi_records import BOOT, load, save
 from edgehive.edge.csi_spec import DriverFacts, driver_facts, inline, persistent
 from edgehive.edge.env import PodFacts
-from edgehive.edge.plugins import NODE_ID_ANNOTATION, NodePlugins
+from edgehive.edge.plugins import DRIVERS_ANNOTATION, NODE_ID_ANNOTATION, NodePlugins
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts
 from edgehive.edge.pods_spec import Pod, parse_pod
@@ -394,13 +394,20 @@ async def test_a_driver_is_told_what_became_of_its_registration(
     assert found is not None
     assert (found.node_id, found.max_volumes) == ("the-node", 8)
     labels, annotations = node.plugins.node_facts({"capacity": {}, "allocatable": {}})
-    assert annotations == {NODE_ID_ANNOTATION: f'{{"{DRIVER}":"the-node"}}'}
+    assert annotations[NODE_ID_ANNOTATION] == f'{{"{DRIVER}":"the-node"}}'
+    assert json.loads(annotations[DRIVERS_ANNOTATION] or "") == [
+        {"name": DRIVER, "nodeID": "the-node", "allocatable": {"count": 8}}
+    ]
     assert labels == {}
     other = CsiDriverPeer(base / "root", base / "store", name="old.csi.example.org")
     other.versions = ["0.3.0"]
     other.run()
     registered, error = await asyncio.to_thread(other.told.get, True, 5)
     other.end()
+    driver.end()
+    await node.until(lambda: node.plugins.driver(DRIVER) is None)
+    _, annotations = node.plugins.node_facts({"capacity": {}, "allocatable": {}})
+    assert annotations == {NODE_ID_ANNOTATION: None, DRIVERS_ANNOTATION: None}
     assert not registered
     assert "CSI version 1 is needed" in error
 

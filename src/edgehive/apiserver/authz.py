@@ -70,6 +70,7 @@ _CLOUDCORE = (
     Rule(_ALL, ("apiextensions.k8s.io",), ("customresourcedefinitions", "customresourcedefinitions/status")),
     Rule(_ALL, _KUBEEDGE, _ALL),
     Rule(READ, ("storage.k8s.io",), ("storageclasses", "volumeattachments", "csidrivers")),
+    Rule(WRITE, ("storage.k8s.io",), ("csinodes",)),
     Rule(READ, ("rbac.authorization.k8s.io",), _ALL),
     Rule((*WRITE, "approve"), ("certificates.k8s.io",), _ALL),
     Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from edgehive.cloud.csinodes import CsiNodes
 from edgehive.cloud.edgerequest import Answers, EdgeRequest, version_of
 from edgehive.cloud.ownership import OWNER_ANNOTATION
 from edgehive.kube.api import MERGE_PATCH, STRATEGIC_PATCH, KubeApi
@@ -39,6 +40,7 @@ class NodeRequests:
         heartbeat is too old to be kept.
         """
         self._api = api
+        self._csi = CsiNodes(api=api)
         self._address = address
         self._lookup = lookup
         self._exists = exists
@@ -95,6 +97,7 @@ class NodeRequests:
         raw = await self._api.patch(
             NODES, request.name, request.data(), STRATEGIC_PATCH, request.options(subresource="status")
         )
+        await self._csi.follow(request.data(), raw)
         return request.object_answer(raw)
 
     async def old_register(self, request: EdgeRequest) -> Answers:

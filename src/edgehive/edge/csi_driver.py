@@ -49,6 +49,15 @@ class CsiDriver:
         found = (one.get("rpc", {}).get("type", 0) for one in answer.get("capabilities", ()))
         return cls(name, client, info, frozenset(found))
 
+    def described(self) -> dict[str, Any]:
+        """Its entry in the ``spec.drivers`` of a CSINode."""
+        entry: dict[str, Any] = {"name": self.name, "nodeID": self.node_id}
+        if self.topology:
+            entry["topologyKeys"] = sorted(self.topology)
+        if self.max_volumes > 0:
+            entry["allocatable"] = {"count": self.max_volumes}
+        return entry
+
     async def stage(self, **request: Any) -> None:
         """``NodeStageVolume``: make the volume ready on this node, once for all pods."""
         await self._do(csi.NodeStageVolume, request)

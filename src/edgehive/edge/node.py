@@ -40,8 +40,8 @@ class PluginFacts(Protocol):
     """What plugs into the node (`edge.plugins.NodePlugins`)."""
 
     def on_change(self, callback: Callable[[], None]) -> None: ...
-    def node_facts(self, status: dict[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        """Add to `status`; return labels and annotations."""
+    def node_facts(self, status: dict[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str | None]]:
+        """Add to `status`; return labels and annotations, those that must not be there as None."""
         ...
 
 
@@ -88,7 +88,7 @@ class NodeAgent:
         self._timers = timers
         self._plugins = plugins
         self._labels: Mapping[str, str] = {}
-        self._annotations: Mapping[str, str] = {}
+        self._annotations: Mapping[str, str | None] = {}
         self.machine = probe.machine()
         self._reporter = NodeReporter(settings=settings, machine=self.machine)
         self._node: dict[str, Any] = {}

@@ -282,7 +282,7 @@ def status_patch(
     status: Mapping[str, Any],
     labels: Mapping[str, str],
     heartbeat: bool,
-    annotations: Mapping[str, str] = {},
+    annotations: Mapping[str, str | None] = {},
 ) -> bytes | None:
     """The strategic merge patch from the `known` Node to `status`; ``None`` when there is nothing to say.
 
@@ -306,7 +306,11 @@ def status_patch(
         patch["volumesInUse"] = in_use
     body: dict[str, Any] = {"status": patch} if patch else {}
     metadata = known.get("metadata")
-    for name, own in (("labels", labels), ("annotations", annotations)):
+    both: dict[str, Mapping[str, str] | Mapping[str, str | None]] = {
+        "labels": labels,
+        "annotations": annotations,
+    }
+    for name, own in both.items():
         had = (metadata.get(name) or {}) if isinstance(metadata, dict) else {}
         if missing := {k: v for k, v in own.items() if had.get(k) != v}:
             body.setdefault("metadata", {})[name] = missing
