@@ -102,7 +102,7 @@ class Fuzzer:
 def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequence[bytes]]]:
     """The parsers that read what a peer sends: each with what it may raise, and examples."""
     from edgehive.kit.errors import ProtocolError, UserError
-    from edgehive.wire import application, message, objectsync, resource, token
+    from edgehive.wire import application, held, message, objectsync, resource, token
     from edgehive.wire.outbound import Outbound
     from tests.fuzz import dmi_targets, mqtt_targets, twin_targets
 
@@ -134,6 +134,11 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
             [b"default/pod/p", b"node/n/null/node/n", b"a/volume/b", b"membership/detail"],
         ),
         "objectsync": (lambda data: objectsync.parse_sync(data), (ProtocolError,), [sync]),
+        "holdings": (
+            lambda data: held.decode_holdings(data).strangers("n", ()),
+            (ProtocolError,),
+            [b'[["default/pod/p","u","7"],["null/node/n","v","8"]]', b'"[]"', b"[]"],
+        ),
         "application": (lambda data: application.decode_application(data), (ProtocolError,), [app]),
         "token": (
             lambda data: (

@@ -32,6 +32,9 @@ HOLDINGS_RESOURCE: Final = "node/holdings"
 HOLDINGS_WAIT: Final = 3.0
 """Seconds the cloud waits for it before it goes by the records."""
 
+MAX_HOLDINGS: Final = 8 << 20
+"""Bytes of the list: some sixty thousand objects."""
+
 _LEFT_OUT: Final = frozenset({res.TOKEN, res.LEASE, res.NODEPATCH, res.PODPATCH, res.PODSTATUS, res.CSR})
 
 _STRANGERS: Final = 256
@@ -116,6 +119,8 @@ def decode_holdings(content: bytes) -> Held:
     Raises:
         ProtocolError: it is none.
     """
+    if len(content) > MAX_HOLDINGS:
+        raise ProtocolError(f"a list of holdings of {len(content)} bytes is over the limit")
     try:
         entries = _decoder.decode(content_data(content))
     except MALFORMED as exc:

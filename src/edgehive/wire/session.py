@@ -135,6 +135,7 @@ class NodeSession:
         "_events",
         "_keepalive",
         "_stamp",
+        "_told",
         "_urgent",
         "closed",
         "node",
@@ -156,6 +157,7 @@ class NodeSession:
         self.node: Final = node
         self.tells: Final = tells
         """The edge says first of all what it holds (`wire.held`)."""
+        self._told = False
         self.pool: Final = NodeMessagePool(limits=limits)
         self.closed: str | None = None
         """Why the session ended, ``None`` while it lives."""
@@ -264,7 +266,7 @@ class NodeSession:
         if operation == KEEPALIVE:
             return Keepalive()
         if operation == HOLDINGS and self.tells:
-            return Told(decode_holdings(message.content))
+            return self._hear(message)
         if res.is_volume(message.resource):
             return VolumeReply(message)
         if operation == ERROR:
@@ -285,6 +287,13 @@ class NodeSession:
         if reason:
             return Denied(message, reason)
         return Upstream(_TARGETS.get(message.source, cls.EDGE_CONTROLLER), message)
+
+    def _hear(self, message: Message) -> Told | None:
+        """What the edge says it holds; it counts once a session, and a peer that repeats it is not read again."""
+        if self._told:
+            return None
+        self._told = True
+        return Told(decode_holdings(message.content))
 
     def _foreign(self, message: Message) -> str:
         """Why `message` is about another node, or ""."""
