@@ -3,6 +3,8 @@
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -426,3 +428,17 @@ def test_a_container_sees_its_device_and_its_variable(base: Path) -> None:
         edged.kill()
         plugin.end()
         containerd.stop()
+
+
+def test_nothing_is_loaded_for_plugins_that_are_not_there() -> None:
+    code = "import sys, edgehive.edge.app, edgehive.edge.pods_manager, edgehive.edge.process; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "edgehive.edge.plugins" in loaded
+    heavy = (
+        "h2",
+        "edgehive.aio.grpc",
+        "edgehive.edge.csi_volumes",
+        "edgehive.edge.device_plugins",
+    )
+    assert not [name for name in heavy if name in loaded]

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from edgehive.aio.grpc import GrpcClient, GrpcError
 from edgehive.aio.protobuf import decode, encode, message
 from edgehive.edge.pods_spec import Container, JsonObject
 from edgehive.edge.runtime import Runtime, RuntimeFailure
@@ -105,6 +104,8 @@ async def _http(settings: JsonObject, container: Container, pod_ip: str) -> None
 
 
 async def _grpc(settings: JsonObject, pod_ip: str, timeout: float) -> None:
+    from edgehive.aio.grpc import GrpcClient, GrpcError  # a node of processes has no other use for HTTP/2
+
     client = GrpcClient(pod_ip, port=int(settings.get("port", 0)), connect_timeout=timeout)
     try:
         request = encode(_HEALTH_REQUEST, {"service": str(settings.get("service") or "")})
