@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from edgehive.aio.http import Request
+from edgehive.aio.rawhttp import SocketStream
 from edgehive.cloud.stream_access import StreamAccess
 from edgehive.cloud.stream_server import StreamServer
 from edgehive.kit.errors import Unreachable
@@ -105,8 +106,13 @@ async def test_the_stream_server_asks_for_an_identity_first() -> None:
     async def nobody(key: str) -> None:
         return None
 
+    async def enter() -> SocketStream:
+        raise AssertionError("nobody wants a proxy here")
+
     bench = Bench()
-    server = StreamServer(find=nobody, new_id=lambda: 1, node_of=lambda *_: "edge-1", access=bench.access)
+    server = StreamServer(
+        find=nobody, new_id=lambda: 1, node_of=lambda *_: "edge-1", access=bench.access, enter=enter
+    )
 
     async def get(path: str, token: str) -> int:
         headers = {"host": "edge-1:10003"} | ({"authorization": token} if token else {})
