@@ -140,6 +140,8 @@ def update(device: Device, changes: Mapping[str, Change | None], now: int) -> Ou
     try:
         for key, change in changes.items():
             twin = device.twins.get(key)
+            if change is not None:
+                _check_type(change)
             if change is None:
                 if twin is not None:
                     _delete(outcome, key, twin)
@@ -218,6 +220,11 @@ def _unwant(outcome: Outcome, key: str, twin: Twin) -> None:
 
 
 # -- local changes
+
+
+def _check_type(change: Change) -> None:
+    if change.type == values.DELETED:  # only the cloud deletes so; the original makes a twin that nobody sees
+        raise Refusal(BAD_REQUEST, "the value type is not allowed")
 
 
 def _part(change: Value, kind: str, now: int, *, check: bool = True) -> Value:
@@ -405,8 +412,8 @@ def _sync_change(outcome: Outcome, key: str, twin: Twin, change: Change, now: in
             new, changed = replace(new, metadata=TypeMeta(kind)), True
         elif change.type is not None and change.type != twin.metadata.type:
             changed = True
-    elif twin.deleted and changed:
-        new = replace(new, metadata=TypeMeta(kind))
+    elif twin.deleted:
+        return  # half of it is older than its deletion
     if changed:
         _note(outcome, key, None if twin.deleted else twin.shown(), new, report=False)
 
