@@ -183,6 +183,10 @@ async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     answer = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
     assert content(answer)["Object"]["kind"] == "CertificateSigningRequest"
     assert content(await edge.ask("query", "default/certificatesigningrequest/c"))["metadata"]["name"] == "c"
+    # The original's edge leaves the name to the API server, and the last part of the resource empty.
+    unnamed = {"metadata": {"name": "given-by-the-server"}, "spec": spec}
+    answer = await edge.ask("insert", "default/certificatesigningrequest/", unnamed)
+    assert content(answer)["Object"]["kind"] == "CertificateSigningRequest"
     assert not [r for r in api.requests if ".." in r[2]]
 
 

@@ -38,6 +38,7 @@ class Cluster:
         self.pki.cert("ca").write_bytes(self.ca.cert_pem)
         self.pki.key("ca").write_bytes(self.ca.key_pem)
         self.connected = True
+        self.tells = self.ca.cert_pem.decode()
         self.denied = False
         self.requests = {}
 
@@ -59,9 +60,11 @@ class Cluster:
 
     async def request(self, message: Message, timeout: float = 60.0) -> Message:
         assert message.resource == "k8s/ca.crt"
-        return message.reply(new_id="a", timestamp=1, content=msgspec.json.encode(self.ca.cert_pem.decode()))
+        return message.reply(new_id="a", timestamp=1, content=msgspec.json.encode(self.tells))
 
-    def certificate(self, path, *, addresses=("127.0.0.1",), wall=time.time) -> ServingCertificate:
+    def certificate(
+        self, path, *, addresses=("127.0.0.1",), wall=time.time, known_ca=lambda: b""
+    ) -> ServingCertificate:
         return ServingCertificate(
             directory=path / "metaserver",
             node="edge-1",
@@ -72,6 +75,7 @@ class Cluster:
             stamp=lambda: ("m", 1),
             wall=wall,
             rng=lambda: 0.0,
+            known_ca=known_ca,
         )
 
 
@@ -130,6 +134,13 @@ async def test_other_addresses_or_an_old_certificate_need_a_new_one(tmp_path):
         tmp_path, addresses=("127.0.0.1", "169.254.30.10"), wall=lambda: time.time() + 400 * 86400
     )
     assert not later._load()
+
+
+async def test_a_cloud_that_does_not_know_the_ca_is_helped_by_what_pods_have(tmp_path):
+    cluster = Cluster(tmp_path)
+    cluster.tells = ""
+    await cluster.certificate(tmp_path, known_ca=lambda: cluster.ca.cert_pem).ensure()
+    assert (tmp_path / "metaserver" / "ca.crt").read_bytes() == cluster.ca.cert_pem
 
 
 async def test_a_refusal_is_said_and_tried_again(tmp_path, caplog):

@@ -98,7 +98,7 @@ class EdgeController:
 
     async def handle(self, node: str, message: Message) -> tuple[Message, ...]:
         """Carry out one request; returns the answers to send to `node`."""
-        target = res.find_resource(message.resource)
+        target = res.find_resource(message.resource) or _nameless(message.resource)
         row = None
         if target is not None:
             row = self._rows.get((target.type, message.operation)) or self._rows.get((target.type, _ANY))
@@ -126,6 +126,12 @@ class EdgeController:
         if answers is None:
             return ()
         return answers if isinstance(answers, tuple) else (answers,)
+
+
+def _nameless(resource: str) -> res.Resource | None:
+    """A certificate request that the API server is to name: the original's edge leaves the name empty."""
+    found = res.find_resource(resource.removesuffix("/"))
+    return found if found is not None and found.type == res.CSR and not found.name else None
 
 
 def order_key(message: Message) -> str:

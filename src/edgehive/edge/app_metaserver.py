@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.hub import EdgeHub
 from edgehive.edge.metamanager import MetaManager
@@ -13,6 +15,9 @@ from edgehive.edge.metaserver_listen import check_config, reachable
 from edgehive.edge.runtime import Runtime
 from edgehive.edge.store import EdgeStore
 from edgehive.wire.message import Stamp
+from edgehive.wire.resource import CONFIGMAP
+
+ROOT_CA_CONFIGMAP = "kube-root-ca.crt"
 
 if TYPE_CHECKING:
     from edgehive.edge.kubelet_api import KubeletApi
@@ -64,6 +69,7 @@ def build_metaserver(
             stamp=stamp,
             wall=time.time,
             rng=rng,
+            known_ca=lambda: _published_ca(store),
         )
     queue = None
     if settings.offline_writes:
@@ -93,6 +99,19 @@ def build_metaserver(
     )
     meta.attach(server)
     return server, listening.for_pods
+
+
+def _published_ca(store: EdgeStore) -> bytes:
+    """The cluster's CA in the ConfigMap that every namespace has, if a pod has brought one here."""
+    for row in store.rows(CONFIGMAP):
+        if row.key.endswith(f"/{ROOT_CA_CONFIGMAP}"):
+            data = msgspec.json.decode(row.value, type=_ConfigMap).data or {}
+            return data.get("ca.crt", "").encode()
+    return b""
+
+
+class _ConfigMap(msgspec.Struct):
+    data: dict[str, str] | None = None
 
 
 def serve_pods(server: MetaServer, kubelet: "Callable[[], KubeletApi]", pods: "PodManager") -> None:

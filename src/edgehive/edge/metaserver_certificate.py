@@ -82,8 +82,14 @@ class ServingCertificate:
         stamp: Stamp,
         wall: Callable[[], float],
         rng: Callable[[], float],
+        known_ca: Callable[[], bytes] = lambda: b"",
     ) -> None:
-        """Take what it needs; `client_ca_files` are further CAs whose clients are taken."""
+        """Take what it needs.
+
+        `client_ca_files` are further CAs whose clients are taken; `known_ca` is the cluster's CA as pods have it, for
+        a cloud that does not know it (the original's, with a kubeconfig that names no file).
+        """
+        self._known_ca = known_ca
         self._pair = directory / "metaserver-current.pem"
         self._names = directory / "metaserver-current.names"
         self._ca = directory / "ca.crt"
@@ -189,7 +195,7 @@ class ServingCertificate:
             source="metamanager",
             group="meta",
         )
-        pem = content_data((await self._link.request(question)).content)
+        pem = content_data((await self._link.request(question)).content) or self._known_ca()
         try:
             read_certificate(pem)
         except CertificateUnreadable as exc:
