@@ -11,7 +11,8 @@ import pytest
 from edgehive.cloud.crds import ensure_crds
 from edgehive.cloud.trace import Tracer
 from edgehive.kit.errors import UserError
-from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICES
+from edgehive.kube.crd_devices import DEVICE_MODELS, DEVICE_STATUSES, DEVICES
+from edgehive.kube.status import ApiStatus
 from tests.support.deviceslab import answer, device, model, recorded, report, twin
 from tests.support.fakeapi import FakeApi
 from tests.support.realapi import RealApi
@@ -290,6 +291,19 @@ async def test_without_the_definitions_cloudcore_makes_them_or_says_how_to_go_on
     await ensure_crds(fake, install=True, devices=True)
     assert DEVICES in fake.kinds
     await ensure_crds(fake, install=False, devices=True)
+
+
+async def test_without_the_right_that_the_chart_forgets_devices_are_delivered_all_the_same(
+    lab: Any, api: Any, caplog: Any
+) -> None:
+    refused = ApiStatus(403, "Forbidden", "devicestatuses is forbidden")
+    api.fail = lambda verb, gvr, name: refused if gvr == DEVICE_STATUSES else None
+    edge, _, _ = await with_a_device(lab, api)
+    request = await report(edge, temperature=twin("1"))
+    await edge.ask("query", "kube-node-lease/lease/edge-1")
+    assert "needs all verbs on devicestatuses.devices.kubeedge.io" in caplog.text
+    api.fail = lambda verb, gvr, name: None  # once it is granted, what has waited is stored
+    assert (await answer(edge, request)).content == b'"OK"'
 
 
 @pytest.fixture
