@@ -421,6 +421,16 @@ def test_limits_of_clients_sessions_subscriptions_and_retained_messages() -> Non
     assert (world.broker.retained, world.broker.stats.not_retained) == (2, 3)
 
 
+def test_a_first_packet_that_is_no_connect_is_not_answered(world: World) -> None:
+    client = world.dial()
+    client.send(mp.Pingreq())
+    assert client.ended
+    assert client.take() == []
+    client.send(mp.Pingreq())  # nothing is read any more
+    client.hang_up()
+    assert world.broker.connections == 0
+
+
 def test_who_says_nothing_is_disconnected(world: World) -> None:
     silent = world.dial()
     world.pass_time(11)
@@ -434,6 +444,7 @@ def test_who_says_nothing_is_disconnected(world: World) -> None:
         (V311, Connect("", clean=False), 2),
         (V5, Connect("x" * 600, version=V5), mp.BAD_CLIENT_ID),
         (V311, Connect("x", will=mp.Will("t", b"x" * 20_000)), 3),
+        (V5, Connect("x", version=V5, will=mp.Will("/" * 100, b"")), mp.BAD_TOPIC),
         (V5, Connect("x", version=V5, properties=((mp.AUTH_METHOD, "m"),)), mp.BAD_AUTH_METHOD),
     ],
 )
@@ -518,6 +529,107 @@ def test_a_sender_whose_message_could_not_be_stored_gets_no_ack(world: World) ->
     world.broker.fail(client.peer, "disk full")
     world.flush()
     assert client.take() == [mp.Disconnect(mp.SERVER_BUSY)]
+
+
+def test_a_clean_start_ends_the_session_before_and_its_delayed_will_goes_out(world: World) -> None:
+    watcher = world.open(keepalive=0)
+    watcher.subscribe("will", "t")
+    lasting: dict[str, Any] = {"client_id": "c", "properties": ((mp.SESSION_EXPIRY, 100),)}
+    will = mp.Will("will", b"gone", properties=((mp.WILL_DELAY, 50),))
+    client = world.open(V5, clean=False, will=will, **lasting)
+    client.subscribe("t", qos=1)
+    client.hang_up()
+    world.publish("t", b"for the old one", qos=1)
+    assert watcher.payloads() == [b"for the old one"]
+    again = world.open(V5, clean=True, **lasting)
+    assert watcher.payloads() == [b"gone"]
+    (connack,) = world.inboxes[again.peer]
+    assert isinstance(connack, Connack)
+    assert not connack.session_present
+    assert world.broker.stats.waiting_bytes == 0
+
+
+def test_a_goodbye_may_change_how_long_the_session_lasts_and_the_longest_is_told(world: World) -> None:
+    client = world.open(V5, client_id="c", clean=False, properties=((mp.SESSION_EXPIRY, 2**32 - 1),))
+    (connack,) = client.take()
+    assert isinstance(connack, Connack)
+    assert dict(connack.properties)[mp.SESSION_EXPIRY] == 86_400
+    client.send(mp.Disconnect(0, ((mp.SESSION_EXPIRY, 5),)))
+    world.pass_time(4)
+    assert world.broker.sessions == 1
+    world.pass_time(2)
+    assert world.broker.sessions == 0
+
+
+def test_everybody_is_told_when_the_broker_stops(world: World) -> None:
+    old, new = world.open(), world.open(V5)
+    old.take()
+    new.take()
+    world.broker.shut_down(world.now)
+    world.flush()
+    assert old.ended
+    assert old.take() == []
+    assert new.take() == [mp.Disconnect(mp.SHUTTING_DOWN)]
+
+
+def test_acknowledgements_that_fit_nothing(world: World) -> None:
+    client = world.open(V5)
+    client.subscribe("t", qos=2)
+    client.send(Ack(mp.PUBREC, 77))
+    assert client.take() == [Ack(mp.PUBREL, 77, 0x92)]
+    client.send(Ack(mp.PUBACK, 77), Ack(mp.PUBCOMP, 77), Ack(mp.PUBREC, 77, 0x80))
+    assert client.take() == []
+    world.publish("t", qos=2)
+    (message,) = client.messages()
+    client.send(Ack(mp.PUBACK, message.packet_id))
+    assert world.broker.stats.waiting_bytes > 0, "that is the wrong acknowledgement for QoS 2"
+    client.send(Ack(mp.PUBREC, message.packet_id, 0x80))
+    assert world.broker.stats.waiting_bytes == 0, "refused, and thereby done"
+    client.send(mp.Pingreq())
+    assert client.take() == [mp.Pingresp()]
+
+
+def test_an_acknowledgement_of_the_former_connection_ends_the_repetition() -> None:
+    world = World(in_flight=2)
+    client = world.open(client_id="c", clean=False)
+    client.subscribe("t", qos=1)
+    for number in range(2):
+        world.publish("t", b"%d" % number, qos=1)
+    ids = [m.packet_id for m in client.messages()]
+    client.hang_up()
+    client = world.open(
+        V5, client_id="c", clean=False, properties=((mp.RECEIVE_MAXIMUM, 1), (mp.SESSION_EXPIRY, 9))
+    )
+    assert [m.packet_id for m in client.messages()] == ids[:1]
+    client.send(Ack(mp.PUBACK, ids[1]))
+    client.send(Ack(mp.PUBACK, ids[0]))
+    assert client.messages() == []
+    assert world.broker.stats.waiting_bytes == 0
+
+
+def test_a_queue_is_bounded_in_bytes_and_all_queues_together() -> None:
+    world = World(queue_bytes=3_000, memory=5_000)
+    for name in ("a", "b", "c"):
+        client = world.open(client_id=name, clean=False)
+        client.subscribe("t", qos=1)
+        client.hang_up()
+    world.publish("t", b"x" * 4_000, qos=1)
+    assert (world.broker.stats.dropped, world.broker.stats.waiting_bytes) == (3, 0)
+    for number in range(5):
+        world.publish("t", b"%d" % number + b"x" * 1_000, qos=1)
+    assert world.broker.stats.waiting_bytes <= 5_000
+    client = world.open(client_id="a", clean=False)
+    assert [p[:1] for p in client.payloads()] == [b"3", b"4"]
+
+
+def test_two_subscribers_share_one_encoding(world: World) -> None:
+    clients = [world.open(), world.open(), world.open(V5)]
+    for client in clients:
+        client.subscribe("t")
+    world.publish("t", b"same")
+    assert [client.payloads() for client in clients] == [[b"same"]] * 3
+    world.publish("long/" + "x" * 300, b"not cached")
+    assert world.broker.stats.sent == 3
 
 
 class Delivery(RuleBasedStateMachine):

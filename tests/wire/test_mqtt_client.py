@@ -241,3 +241,39 @@ def test_a_broker_that_sends_and_does_not_read_is_left() -> None:
     for number in range(1, 30):
         other.say(Ack(mp.PUBREL, number))
     assert not other.link.up
+
+
+def test_qos_0_goes_once_and_a_goodbye_is_said_while_connected() -> None:
+    other = Other(keepalive=0)
+    assert other.link.goodbye() == b""
+    other.link.publish("t", b"0", qos=0)
+    other.connect()
+    assert other.link.deadline() is None
+    assert other.published() == [Publish("t", b"0")]
+    assert (other.link.waiting, other.link.published) == (0, 1)
+    assert other.link.goodbye() == encode_packet(mp.Disconnect(), V311)
+    other.link.handle_timer(other.now + 1_000)
+    assert other.link.up
+
+
+def test_what_comes_at_the_wrong_time_is_ignored() -> None:
+    other = Other()
+    other.link.receive_connected(0.0)
+    other.link.receive_data(b"\x20\x02\x00\x00", 0.0)
+    other.link.receive_closed("again", 0.0)
+    assert other.link.events() == []
+    assert other.link.data_to_send() == b""
+    other.connect()
+    other.link.acknowledge(Received("t", b"", 0, 0))
+    other.say(mp.Unsuback(1), mp.Pingresp(), Ack(mp.PUBACK, 9))
+    assert other.packets() == []
+    other.link.handle_timer(other.now + 15)
+    assert (other.link.deadline() or 0) == other.now + 25
+
+
+def test_a_broker_that_releases_nothing_is_left() -> None:
+    other = Other(queue=3)
+    other.connect()
+    for number in range(1, 5):
+        other.say(Publish("t", b"", 2, packet_id=number))
+    assert not other.link.up

@@ -211,6 +211,12 @@ def test_the_bytes_of_the_standard() -> None:
         "10 0d 0004 4d515454 06 02 0000 0001 61",  # another version
         "10 10 0004 4d515454 04 42 0000 0001 61 0001 70",  # a password without a user
         "10 0e 0004 4d515454 04 02 0000 0001 61 00",  # too long
+        "10 12 0004 4d515454 04 1e 0000 0001 61 0001 61 0000",  # will QoS 3
+        "10 12 0004 4d515454 04 06 0000 0001 61 0001 2b 0000",  # a wildcard in the will's topic
+        "20 02 02 00",  # CONNACK with reserved bits
+        "40 02 0000",  # PUBACK with packet id 0
+        "32 03 0001 61",  # QoS 1 without a packet id
+        "10 0e 0004 4d515454 04 02 0000 0002 6100",  # U+0000 in the client id
     ],
 )
 def test_what_breaks_the_standard_is_refused(wire: str) -> None:
@@ -246,6 +252,27 @@ def test_a_packet_over_the_limit_is_refused_by_its_length_alone(head: bytes) -> 
     with pytest.raises(MqttError):
         reader.feed(head[-1:])
     assert reader.buffered <= 5
+
+
+def test_a_message_of_5_0_has_a_topic_or_an_alias() -> None:
+    with pytest.raises(MqttError):
+        decode_all(b"\x30\x03\0\0\0", V5)
+    assert decode_all(b"\x30\x06\0\0\3\x23\0\1", V5) == [mp.Publish("", properties=((mp.TOPIC_ALIAS, 1),))]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        mp.Publish("x" * 70_000),
+        mp.Publish("\ud800"),
+        mp.Connect("c", username="u", password=b"x" * 70_000),
+    ],
+)
+def test_what_the_wire_cannot_carry_is_refused_before_it_is_sent(packet: Packet) -> None:
+    with pytest.raises(MqttError):
+        encode_packet(packet, V311)
+    with pytest.raises(MqttError):
+        varint(mp.MAX_REMAINING + 1)
 
 
 def test_a_large_packet_in_small_pieces_is_put_together() -> None:

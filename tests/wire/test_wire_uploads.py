@@ -188,6 +188,34 @@ def test_a_disk_that_refuses_accepts_nothing_and_is_asked_again_later() -> None:
     assert numbers(list(disk.rows.values())) == [3]
 
 
+def test_what_is_dropped_while_it_is_on_its_way_is_not_counted_twice() -> None:
+    disk = Disk()
+    link = link_with(Uploads(store=disk, limits=UploadLimits(messages=4, in_flight=2)))
+    link.send_uploads([])
+    connect(link)
+    link.send_uploads([upload(n) for n in range(4)])
+    assert numbers(link.data_to_send(0.0)) == [0, 1]
+    (ping,) = link.events()
+    assert isinstance(ping, SendPing)
+    link.send_uploads([upload(n) for n in range(4, 7)])
+    assert link.uploads is not None
+    assert (len(link.uploads), link.uploads.dropped) == (4, 3)
+    link.receive_pong(0.0, ping.payload)
+    assert numbers(link.data_to_send(0.0)) == [3, 4]
+    assert (len(link.uploads), link.uploads.size) == disk.extent()[:2]
+
+
+def test_rows_that_somebody_else_took_away_are_not_waited_for() -> None:
+    disk = Disk()
+    link = link_with(Uploads(store=disk))
+    link.send_uploads([upload(1)])
+    disk.rows.clear()
+    connect(link)
+    assert numbers(link.data_to_send(0.0)) == []
+    link.send_uploads([upload(2)])
+    assert numbers(link.data_to_send(0.0)) == [2]
+
+
 class Journey(RuleBasedStateMachine):
     """Anything may be cut or killed at any time: nothing is lost, nothing overtakes, the cloud reads in order."""
 
