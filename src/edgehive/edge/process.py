@@ -275,7 +275,8 @@ class ProcessRuntime:
         )
         await process.wait()
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
-        while Identity.load(directory / "pid") is None:
+        opened = directory / "opened"
+        while Identity.load(directory / "pid") is None or (terminal and not opened.exists()):
             if asyncio.get_running_loop().time() > deadline:
                 raise RuntimeFailure("RunContainerError", "the shim did not start the command")
             await asyncio.sleep(0.005)
@@ -320,8 +321,7 @@ class ProcessRuntime:
         del self._containers[container_id]
         self._release_paths(record)
         self._remove_cgroup(record)
-        if self._monitor.alive:
-            await self._monitor.ask("forget", container_id)
+        await self._monitor.forget(container_id)
         self._state.remove_container(container_id)
 
     def _remove_cgroup(self, record: ContainerRecord) -> None:

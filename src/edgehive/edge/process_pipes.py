@@ -52,6 +52,18 @@ class Monitor:
                 writer.close()
         raise AssertionError("the last try returns or raises")
 
+    async def forget(self, container_id: str) -> None:
+        """Have the monitor let go of a container, if there is a monitor."""
+        channel = await self._open()
+        if channel is None:
+            return
+        try:
+            await _exchange(*channel, ("forget", container_id))
+        except (OSError, asyncio.IncompleteReadError, RuntimeFailure) as exc:
+            log.debug("the monitor of processes: %s", exc)
+        finally:
+            channel[1].close()
+
     async def attach(self, container_id: str, flags: str) -> Channel:
         """Join the pipes of a container; frames from here on. Raises `RuntimeFailure`."""
         reader, writer = await self._connect()

@@ -33,7 +33,8 @@ identity() {
 identity $$ >shim
 # Opened for both directions, a pipe neither blocks nor breaks while its reader is away.
 if [ -n "$terminal" ]; then
-    setsid -c "$@" <"$terminal" >"$terminal" 2>&1 &
+    # The monitor keeps the terminal open until it is told that somebody else has.
+    (exec <"$terminal" >"$terminal" 2>&1; : >opened; exec setsid -c "$@") &
 elif [ "$input" = keep ]; then
     exec 3<>out 4<>err 5<>in
     setsid "$@" <&5 >&3 2>&4 3>&- 4>&- 5>&- &
