@@ -352,7 +352,9 @@ def test_what_is_not_desired_any_more_is_not_expected_any_more():
     send(core, {"twin": {"level": {"expected": {"value": "7"}}}})
     core.device_object("default/d1", "", {"power": ""})
     twins = core.devices["default/d1"].twins
-    assert (twins["power"].expected, twins["power"].expected_version) == (None, Version(0, 2))
+    assert (twins["power"].expected.value, twins["power"].expected_version) == ("", Version(0, 2))
+    report = json.loads(core.report("default/d1", Kind.TWINS, ["power"]).content)
+    assert report["twin"]["power"]["expected"]["value"] == ""
     assert twins["level"].expected.value == "7", "a client has set it since"
 
 

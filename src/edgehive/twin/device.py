@@ -204,16 +204,17 @@ def want(device: Device, desired: Mapping[str, str], now: int) -> Outcome:
             outcome.saved[key] = replace(outcome.saved.get(key, twin), desired=value)
     for key, twin in device.twins.items():
         if twin.desired is not None and not desired.get(key):
-            _unwant(outcome, key, twin)
+            _unwant(outcome, key, twin, now)
     device.twins.update(outcome.saved)
     return outcome
 
 
-def _unwant(outcome: Outcome, key: str, twin: Twin) -> None:
-    """The object does not want a value any more; one that a client has set since stays."""
+def _unwant(outcome: Outcome, key: str, twin: Twin, now: int) -> None:
+    """The object does not want a value any more (the cloud hears of an empty one); a client's own since then stays."""
     new = replace(twin, desired=None)
     if not twin.deleted and twin.expected is not None and twin.expected.value == twin.desired:
-        new = replace(new, expected=None, expected_version=_next(twin.expected_version))
+        nothing = Value("", ValueMeta(now))
+        new = replace(new, expected=nothing, expected_version=_next(twin.expected_version))
         _note(outcome, key, twin.shown(), new)
         outcome.result[key] = new.shown()
     outcome.saved[key] = new
