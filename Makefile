@@ -5,7 +5,7 @@
 #   make test      every test                                                            (ARGS="tests/wire -x")
 #   make lint      ruff, mypy, import-linter
 #   make sim       the protocol simulator                                                (ARGS="--seeds 5000")
-#   make bench     memory and time of the running system, devices, MetaServer, the hub     (ARGS="--quick")
+#   make bench     memory and time of the running system, devices, MQTT, MetaServer, hub   (ARGS="--quick")
 #   make bench-hub the hub alone, with simulated edges                                   (EDGEHIVE_BENCH_NODES=500)
 #   make format    let ruff write
 #   make clean     remove what the above made, in this directory only
@@ -101,6 +101,7 @@ bench: dev
 	@$(PY) -m bench $(ARGS)
 	@$(PY) -m bench.devices $(filter --quick,$(ARGS))
 	@$(PY) -m bench.metaserver $(filter --quick,$(ARGS))
+	@$(PY) -m bench.mqtt $(filter --quick,$(ARGS))
 	@$(PY) -m bench.hub
 
 # The hub alone; sized by EDGEHIVE_BENCH_*, beside a Go cloudcore named by EDGEHIVE_GO_CLOUDCORE (docs/scale.md).

@@ -452,6 +452,38 @@ async def test_a_wrong_password_is_said_and_tried_again_without_being_shown(
     assert "s3cr3t" not in caplog.text
 
 
+@pytest.mark.parametrize(("key", "words"), [("key", "TLS:"), ("nothing", "No such file"), ("a\0b", "null")])
+async def test_certificates_that_cannot_be_used_are_said_and_end_nothing(
+    cloud: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, words: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(
+            "openssl",
+            "genpkey",
+            "-algorithm",
+            "ed25519",
+            "-aes256",
+            "-pass",
+            "pass:x",
+            "-out",
+            str(tmp_path / "key"),
+        ),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 0
+    (tmp_path / "ca").write_bytes(cloud.ca.cert_pem)
+    (tmp_path / "crt").write_bytes(cloud.server_pair.cert_pem)
+    tls = {
+        "enable": True,
+        "tlsMqttCAFile": str(tmp_path / "ca"),
+        "tlsMqttCertFile": str(tmp_path / "crt"),
+        "tlsMqttPrivateKeyFile": str(tmp_path / key),
+    }
+    async with edgecore(external(cloud, free_port(), eventBusTLS=tls)):
+        await eventually(lambda: words in caplog.text)
+        await cloud.until(lambda: cloud.connections)
+
+
 async def test_both_brokers_at_once(cloud: Any, tmp_path: Path) -> None:
     port = free_port()
     async with mosquitto(tmp_path / "mosquitto") as broker:
@@ -500,6 +532,8 @@ async def test_a_port_that_is_taken_does_not_end_edgecore(
         {"mqttMode": 2, "mqttServerExternal": "tcp://127.0.0.1:99999"},
         {"mqttMode": 2, "mqttServerExternal": "tcp://me:pw@127.0.0.1"},
         {"mqttMode": 2, "mqttServerExternal": "quic://127.0.0.1"},
+        {"mqttMode": 2, "mqttServerExternal": "tcp://a..b:1883"},
+        {"mqttMode": 2, "mqttServerExternal": f"tcp://{'x' * 64}:1883"},
     ],
 )
 def test_addresses_that_cannot_be_used_are_refused_by_key(keys: dict[str, Any]) -> None:

@@ -144,8 +144,12 @@ class MqttClient:
             self.lost(sock, "it does not answer")
         except ssl.SSLCertVerificationError as exc:
             self.lost(sock, f"its certificate is not acceptable: {exc.verify_message}")
+        except ssl.SSLError as exc:
+            self.lost(sock, f"TLS: {exc}")
         except OSError as exc:
-            self.lost(sock, str(exc.strerror or exc) if not isinstance(exc, ssl.SSLError) else f"TLS: {exc}")
+            self.lost(sock, str(exc.strerror or exc))
+        except ValueError as exc:  # a name that is none, a file with a NUL in its path
+            self.lost(sock, str(exc))
 
     # for the socket
 

@@ -67,7 +67,8 @@ class TlsFiles:
         context = ssl.create_default_context(cafile=self.ca or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate:
-            context.load_cert_chain(Path(self.certificate), Path(self.key))
+            # A password, lest an encrypted key makes OpenSSL ask for one on the terminal.
+            context.load_cert_chain(Path(self.certificate), Path(self.key), password="")
         return context
 
 
@@ -124,7 +125,8 @@ def _parse(url: str, key: str, schemes: tuple[str, ...]) -> SplitResult:
     key = f"modules.eventBus.{key}"
     try:
         parts = urlsplit(url if "://" in url else f"tcp://{url}")
-        if not parts.hostname or parts.port == 0:
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        if parts.port == 0 or not all(0 < len(label) < 64 for label in labels):
             raise ValueError(url)
     except ValueError as exc:
         raise UserError(f"{key}: {safe_label(url)} is no address", hint="write tcp://HOST:PORT") from exc
