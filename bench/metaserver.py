@@ -118,9 +118,8 @@ async def _measure_pid(up: Installation, pid: int, port: int, size: Size) -> dic
                 behind = await _churn(api, seen, size.churn // 5)
                 spent = (time.monotonic() - begin, cpu_seconds(pid) - cpu)
                 await asyncio.sleep(size.settle / 2)
-                rounds.append(
-                    _memory(pid) | {"seconds": round(spent[0], 1), "cpu_seconds": round(spent[1], 2)}
-                )
+                more = {"seconds": round(spent[0], 1), "cpu_seconds": round(spent[1], 2), "behind": behind}
+                rounds.append(_memory(pid) | more)
             found["churn"] = rounds
     await asyncio.sleep(size.settle)
     found["after"] = _memory(pid)
