@@ -71,6 +71,30 @@ def status(port: int, tls: ssl.SSLContext, path: str, headers: dict) -> int:
         connection.close()
 
 
+class Kubectl:
+    """kubectl over TLS, as a service account."""
+
+    def __init__(self, up: Installation, port: int, token: str) -> None:
+        ca = up.layout.edge("edge-1") / "metaserver" / "ca.crt"
+        server = f"https://127.0.0.1:{port}"
+        self._begin = [
+            find_kubectl(),
+            "-s",
+            server,
+            f"--certificate-authority={ca}",
+            f"--token={token}",
+            "-n",
+            "default",
+        ]
+        self._env = os.environ | {"KUBECONFIG": "/dev/null", "HOME": str(up.root)}
+
+    def __call__(self, *words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*self._begin, *words], capture_output=True, text=True, timeout=60, check=False, env=self._env
+        )
+        return done.returncode, done.stdout
+
+
 def value(up: Installation, name: str) -> str:
     return up.kubectl("get", "configmap", f"of-{name}", "-o", "jsonpath={.data.v}", check=False)
 
@@ -161,6 +185,11 @@ def test_an_operator_runs_unchanged_through_a_cut_and_an_offline_restart(make_in
         for headers, code in (({}, 403), ({"Authorization": "Bearer a.b.c"}, 401)):
             assert status(port, tls, "/api/v1/secrets", headers) == code
         assert status(port, tls, "/version", {}) == 200
+        asks = Kubectl(up, port, up.kubectl("create", "token", "operator").strip())
+        assert asks("auth", "can-i", "list", "things.clients.example.com") == (0, "yes\n")
+        assert asks("auth", "can-i", "list", "secrets") == (1, "no\n")
+        assert asks("get", "things", "-o", "name") == (0, "thing.clients.example.com/one\n")
+        assert asks("get", "secrets")[0] == 1
 
         # the cloud stops answering; meanwhile the world changes, edgecore and the operator start again
         cloudcore = up.pid("cloudcore")

@@ -184,6 +184,7 @@ class PolicyView:
         known = self._seen.get(found.key)
         obj = _decode(found.raw)
         obj.pop("status", None)
+        obj["metadata"] = {k: v for k, v in (obj.get("metadata") or {}).items() if k != "managedFields"}
         return CachedObject(
             api_version=SERVICE_ACCOUNT_ACCESSES.api_version,
             kind=KIND,
