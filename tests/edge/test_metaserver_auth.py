@@ -171,6 +171,9 @@ async def test_only_bearer_tokens_and_certificates_say_who_one_is(edge):
     secret = Attributes("get", resource="secrets", namespace="home", name="s")
     assert edge.gate.allows(own, secret)
     assert not edge.gate.allows(other, secret)
+    # The original's cloudcore signs whatever organization a node asks for.
+    master = await edge.gate.user(request(subject=("admin", ("system:masters",))))
+    assert not edge.gate.allows(master, secret)
 
 
 async def test_signatures_are_checked_where_there_are_keys(edge, tmp_path):

@@ -156,6 +156,8 @@ class _Up:
             "edgecore",
             [f"--config={home / 'edgecore.yaml'}"],
             EDGECORE_BOOTSTRAP_FILE=str(token),
+            # A list of a megabyte is given back when it is done with; by itself glibc learns to keep such buffers.
+            MALLOC_MMAP_THRESHOLD_=self._environment.get("MALLOC_MMAP_THRESHOLD_", "131072"),
         )
         self._supervisor.start(edge)
         return edge

@@ -1,7 +1,6 @@
 """Who may use MetaServer, decided here without the cloud (feature gate ``requireAuthorization``).
 
-A client is a service account (bearer token), a client certificate of the cluster's CA or of the node itself, or
-nobody. Tokens are good when they are of this node: the account's ServiceAccountAccess is here, and so is the pod (or
+A client is a service account (bearer token), the node itself (its certificate), or nobody. Tokens are good when they are of this node: the account's ServiceAccountAccess is here, and so is the pod (or
 secret) that they are bound to. Their signature is checked where keys are configured; without keys, as in KubeEdge,
 a token must be one that the cloud gave this node. Rights are those of the ServiceAccountAccess; discovery is open.
 
@@ -30,7 +29,6 @@ from edgehive.wire.endpoint import NODE_USER_PREFIX
 log = logging.getLogger(__name__)
 
 _AUTHENTICATED = "system:authenticated"
-_MASTERS = "system:masters"
 _KNOWN = 512
 _EVERYTHING = (Rule(("*",), ("*",), ("*",)), Rule(("*",), paths=("*",)))
 _SELF = (
@@ -77,9 +75,10 @@ class Gate:
             ApiStatus: 401, what is shown is no good.
         """
         if request.peer_subject is not None:
-            name, groups = request.peer_subject
+            name, _ = request.peer_subject
             if name:
-                return User(name, (*groups, _AUTHENTICATED))
+                # No groups: the original's cloudcore signs any organization that a node asks for.
+                return User(name, (_AUTHENTICATED,))
             raise self._unauthenticated(request, "a certificate without a name")
         header = request.headers.get("authorization", "")
         if not header:
@@ -161,7 +160,7 @@ class Gate:
     def rules(self, user: User, namespace: str = "") -> Iterator[Rule]:
         """The rights of a user in `namespace`; without one, in all and for paths."""
         own = NODE_USER_PREFIX + self._settings.node
-        if user.name == own or _MASTERS in user.groups:
+        if user.name == own:
             yield from _EVERYTHING
         if _AUTHENTICATED in user.groups:
             yield from _SELF
