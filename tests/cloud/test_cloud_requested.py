@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from edgehive.cloud.requested import Requested
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, GVR, NODES, OBJECTSYNCS
+from edgehive.wire.desired import Unknown
+from edgehive.wire.objectsync import SyncKey, SyncRecord
 
 VOLUMES = GVR("", "v1", "persistentvolumes")
 CLAIMS = GVR("", "v1", "persistentvolumeclaims")
@@ -97,6 +100,27 @@ async def test_a_kind_nobody_has_records_of_is_watched_no_longer(lab: Any, api: 
     assert requested.watched == (VOLUMES,), "kept for a while"
 
 
+def test_what_a_module_of_its_own_follows_is_left_to_it(api: Any) -> None:
+    key = SyncKey("edge-1", "default", "u1")
+    access = SyncRecord(key, "policy.kubeedge.io/v1alpha1", "ServiceAccountAccess", "web", "5")
+    settings: dict[str, Any] = {
+        "api": api,
+        "connected": lambda _: True,
+        "send": lambda *_: None,
+        "stamp": lambda: ("1", 1),
+        "now": lambda: 0.0,
+    }
+    alone = Requested(**settings)
+    alone.note(access)
+    assert [gvr.resource for gvr in alone.watched] == ["serviceaccountaccesses"], (
+        "left behind by an earlier setting"
+    )
+    beside = Requested(**settings, left_out=lambda record: record.kind == "ServiceAccountAccess")
+    beside.note(access)
+    beside.forget(access)
+    assert (beside.watched, beside.knows(access)) == ((), False)
+
+
 async def test_a_kind_that_is_not_served_deletes_nothing(lab: Any, api: Any) -> None:
     made = api.put(VOLUMES, thing(""))
     await lab.start()
@@ -111,9 +135,6 @@ async def test_a_kind_that_is_not_served_deletes_nothing(lab: Any, api: Any) -> 
     known = next(r for r in lab.core.parts.records.of("edge-1") if r.object_name == "x")
     await lab.close()
     del api.kinds[VOLUMES]
-    from edgehive.cloud.requested import Requested
-    from edgehive.wire.desired import Unknown
-
     requested = Requested(
         api=api,
         connected=lambda _: True,

@@ -261,6 +261,7 @@ class CloudParts:
             send=lambda node, message: self.nodes.send(node, message),
             stamp=self.stamp,
             now=time.monotonic,
+            left_out=lambda record: any(module.view.knows(record) for module in modules),
         )
         self.records = SyncRecords(follow=self.requested)
         location = LocationIndex()

@@ -81,7 +81,10 @@ class Requested:
         stamp: Stamp,
         now: Callable[[], float],
         linger: float = _LINGER,
+        left_out: Callable[[SyncRecord], bool] = lambda record: False,
     ) -> None:
+        """Wire up; `left_out` tells of the records whose objects a module of their own follows."""
+        self._left_out = left_out
         self._api = api
         self._connected = connected
         self._send = send
@@ -188,9 +191,9 @@ class Requested:
 
     # -- helpers
 
-    @staticmethod
-    def _kind(record: SyncRecord) -> _Kind | None:
-        return _KINDS.get((record.api_version, record.kind))
+    def _kind(self, record: SyncRecord) -> _Kind | None:
+        kind = _KINDS.get((record.api_version, record.kind))
+        return kind if kind is not None and not self._left_out(record) else None
 
     def _start(self, feed: _Feed) -> None:
         if self._group is not None and feed.task is None:

@@ -145,11 +145,11 @@ class ClusterView:
 
     def find(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
         """The object that `record` stands for."""
-        if self._requested is not None and self._requested.knows(record):
-            return self._requested.find(record)
         for view in self._views:
             if view.knows(record):
                 return view.find(record)
+        if self._requested is not None and self._requested.knows(record):
+            return self._requested.find(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
@@ -184,11 +184,11 @@ class ClusterView:
 
     async def fetch(self, record: SyncRecord) -> CachedObject | Missing | Unknown:
         """Ask the API server itself for the object of `record`; `Unknown` if it cannot be asked."""
-        if self._requested is not None and self._requested.knows(record):
-            return await self._requested.fetch(record)
         for view in self._views:
             if view.knows(record):
                 return await view.fetch(record)
+        if self._requested is not None and self._requested.knows(record):
+            return await self._requested.fetch(record)
         gvr = _BY_KIND.get(record.kind) if record.api_version == "v1" else None
         if gvr is None:
             return Unknown()
