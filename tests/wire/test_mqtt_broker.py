@@ -622,6 +622,49 @@ def test_a_queue_is_bounded_in_bytes_and_all_queues_together() -> None:
     assert [p[:1] for p in client.payloads()] == [b"3", b"4"]
 
 
+def test_overlapping_subscriptions_give_the_best_qos_once(world: World) -> None:
+    for order in ((("a/+", 0), ("a/#", 2)), (("a/+", 2), ("a/#", 0))):
+        client = world.open()
+        for name, qos in order:
+            client.subscribe(name, qos=qos)
+        world.publish("a/b", qos=2)
+        assert [m.qos for m in client.messages()] == [2]
+        client.hang_up()
+
+
+def test_no_local_keeps_the_own_messages_out(world: World) -> None:
+    client, other = world.open(V5), world.open(V5)
+    client.subscribe(Subscription("t", no_local=True))
+    client.publish("t", b"own")
+    other.publish("t", b"other")
+    assert client.payloads() == [b"other"]
+
+
+def test_messages_of_qos_0_do_not_wait_for_an_absent_client(world: World) -> None:
+    client = world.open(client_id="c", clean=False)
+    client.subscribe("t", qos=1)
+    client.peer.stalled = world.now
+    for qos in (0, 1, 0, 1):
+        world.publish("t", b"%d" % qos, qos=qos)
+    client.hang_up()
+    assert world.open(client_id="c", clean=False).payloads() == [b"1", b"1"]
+
+
+def test_a_packet_id_in_use_is_not_given_again(world: World) -> None:
+    client = world.open()
+    client.subscribe("t", qos=1)
+    world.publish("t", b"held", qos=1)
+    (held,) = client.messages()
+    seen = set()
+    for _ in range(0xFFFF + 5):
+        world.publish("t", qos=1)
+        (message,) = client.messages()
+        seen.add(message.packet_id)
+        client.send(Ack(mp.PUBACK, message.packet_id))
+    assert held.packet_id not in seen
+    assert len(seen) == 0xFFFF - 1
+
+
 def test_two_subscribers_share_one_encoding(world: World) -> None:
     clients = [world.open(), world.open(), world.open(V5)]
     for client in clients:

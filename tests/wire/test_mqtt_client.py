@@ -79,6 +79,17 @@ def test_it_connects_subscribes_and_acknowledges_what_was_taken_care_of() -> Non
     assert [s.filter for s in more.subscriptions] == ["c"]
 
 
+def test_subscriptions_are_made_again_at_every_connection() -> None:
+    other = Other()
+    other.link.subscribe_to(["a"], 1)
+    for _ in range(2):
+        other.connect()
+        (subscribe,) = other.packets()
+        assert isinstance(subscribe, mp.Subscribe)
+        assert [s.filter for s in subscribe.subscriptions] == ["a"]
+        other.link.receive_closed("cut", other.now)
+
+
 def test_qos_2_comes_once() -> None:
     other = Other()
     other.connect()
