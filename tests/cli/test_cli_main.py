@@ -80,7 +80,7 @@ def test_completion_knows_every_command_and_the_flags_of_up(shell, capsys):
 
 def test_the_bash_completion_is_valid_and_completes():
     script = run("completion", "bash").stdout
-    words = 'COMP_WORDS=(edgehive up --no); COMP_CWORD=2; _edgehive; echo "${COMPREPLY[@]}"'
+    words = 'COMP_WORDS=(edgehive up --nod); COMP_CWORD=2; _edgehive; echo "${COMPREPLY[@]}"'
     done = subprocess.run(
         ["bash", "-c", script + words], capture_output=True, text=True, timeout=10, check=True
     )

@@ -65,7 +65,7 @@ async def settled(api: Any, *objects: dict[str, Any], node: str = "edge-1") -> N
 async def with_a_device(lab: Any, api: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     thermo = await api.put(DEVICE_MODELS, model())
     sensor = await api.put(DEVICES, device())
-    await lab.start()
+    await lab.start(lab.make_config(devices={"statusInterval": 0.05, "summaryInterval": 0.05}))
     edge = await lab.edge("edge-1")
     await settled(api, thermo, sensor)
     return edge, thermo, sensor
