@@ -412,6 +412,25 @@ async def test_a_driver_is_told_what_became_of_its_registration(
     assert "CSI version 1 is needed" in error
 
 
+async def test_a_registrar_is_not_told_of_a_failure_while_its_driver_is_only_away(
+    node: Node, driver: CsiDriverPeer, base: Path
+) -> None:
+    """One that is told ends, and is started again with an ever longer back-off: the driver would be missed for minutes."""
+    away = CsiDriverPeer(base / "root", base / "store", name="away.csi.example.org")
+    registration, away.endpoint = away.socket, base / "away.sock"
+    away.start(registration)
+    service = CsiDriverPeer(base / "root", base / "store", name="away.csi.example.org")
+    async with asyncio.timeout(10):
+        while not away.asked:
+            await asyncio.sleep(0.01)
+    service.start(away.endpoint)
+    await node.until(lambda: node.plugins.driver("away.csi.example.org") is not None)
+    assert await asyncio.to_thread(away.told.get, True, 5) == (True, "")
+    assert away.told.empty()
+    for one in (away, service):
+        one.end()
+
+
 def test_facts_of_a_driver() -> None:
     assert driver_facts({}) == DriverFacts(known=True)
     assert driver_facts({"spec": {"attachRequired": False}}).attach is False

@@ -99,6 +99,8 @@ class CsiDriverPeer(_Server):
         super().__init__()
         self.name = name
         self.socket = root / "plugins_registry" / f"{name[:8]}.sock"
+        self.endpoint = self.socket
+        self.asked = 0
         self.store = store
         self.rpcs: list[int] = [1]
         self.topology: Mapping[str, str] = {}
@@ -129,8 +131,9 @@ class CsiDriverPeer(_Server):
     # registration
 
     def GetInfo(self, request: bytes, context: Any) -> bytes:
+        self.asked += 1
         info = REGISTRATION["PluginInfo"](
-            type="CSIPlugin", name=self.name, endpoint=str(self.socket), supported_versions=self.versions
+            type="CSIPlugin", name=self.name, endpoint=str(self.endpoint), supported_versions=self.versions
         )
         return bytes(info.SerializeToString())
 

@@ -8,7 +8,7 @@ from edgehive.aio import plugin_messages as api
 from edgehive.aio.grpc import GrpcClient
 from edgehive.edge.csi_driver import CsiDriver
 from edgehive.edge.plugin_call import call
-from edgehive.kit.errors import EdgehiveError, ProtocolError
+from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _CSI, _DEVICE = "CSIPlugin", "DevicePlugin"
 _TIMEOUT = 10.0
 _TRIES = 30
-"""How often a socket nobody answers at is tried, a second apart; after that only a change makes it tried again."""
+"""How often a plugin that cannot be registered is tried, a second apart; after that every so many seconds."""
 
 Mark = tuple[int, int]
 
@@ -39,7 +39,7 @@ class PluginRegistry:
     @property
     def pending(self) -> bool:
         """Whether a plugin is worth another try."""
-        return any(tries < _TRIES for _, tries in self._failed.values())
+        return bool(self._failed)
 
     async def sync(self, sockets: dict[Path, Mark]) -> None:
         """Register what is new at `sockets`, forget what has gone."""
@@ -49,8 +49,12 @@ class PluginRegistry:
             del self._failed[path]
         for path, mark in sockets.items():
             _, tries = self._failed.get(path, (mark, 0))
-            if path not in self._done and tries < _TRIES:
+            if path in self._done:
+                continue
+            if tries < _TRIES or tries % _TRIES == 0:
                 await self._try(path, mark, tries)
+            else:
+                self._failed[path] = (mark, tries + 1)
 
     async def _try(self, path: Path, mark: Mark, tries: int) -> None:
         client = GrpcClient(str(path))
@@ -59,13 +63,14 @@ class PluginRegistry:
             name = str(info.get("name", ""))
             try:
                 driver = await self._register(path, info, name)
+            except Unreachable:
+                raise  # not said: a registrar that is told of a failure ends, and the driver may be back in a moment
             except (EdgehiveError, OSError) as exc:
                 await call(client, api.NotifyRegistrationStatus, _TIMEOUT, error=str(exc)[:1000])
                 raise
             self._done[path] = (mark, name, driver)
             self._failed.pop(path, None)
             log.info("plugin %s registered (%s)", safe_label(name), safe_label(str(info.get("type", ""))))
-            # After it is usable: a registrar ends when it is told of a failure, and so do our own tests.
             await call(client, api.NotifyRegistrationStatus, _TIMEOUT, plugin_registered=True)
         except (EdgehiveError, OSError) as exc:
             if path not in self._done:
