@@ -133,6 +133,33 @@ async def test_a_not_found_is_never_stored(cloud: Any, config: EdgeCoreConfig) -
         assert isinstance(await edge.meta.configmap("default", "missing"), Ok)
 
 
+async def test_an_attachment_is_asked_for_anew_and_remembered_for_when_the_cloud_is_away(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        key = "default/volumeattachment/csi-1"
+        for attached in (False, True):
+            cloud.objects[key] = {"metadata": {"name": "csi-1"}, "status": {"attached": attached}}
+            reply = await edge.meta.volume_attachment("csi-1")
+            assert isinstance(reply, Ok)
+            assert json.loads(reply.object)["status"]["attached"] is attached
+        cloud.objects["null/csidriver/d"] = {"metadata": {"name": "d"}, "spec": {"attachRequired": False}}
+        assert isinstance(await edge.meta.csi_driver("d"), Ok)
+        missing = await edge.meta.csi_driver("other")
+        assert isinstance(missing, Failed)
+        assert missing.status.code == 404
+    await cloud.stop()
+    async with running(config) as edge:
+        reply = await edge.meta.volume_attachment("csi-1")
+        assert isinstance(reply, Ok)
+        assert json.loads(reply.object)["status"]["attached"] is True
+        assert isinstance(await edge.meta.csi_driver("d"), Ok)
+        unknown = await edge.meta.csi_driver("other")
+        assert isinstance(unknown, Failed)
+        assert unknown.status.retryable
+
+
 async def test_a_changed_configmap_is_told(cloud: Any, config: EdgeCoreConfig) -> None:
     async with running(config) as edge:
         await edge.linked()
