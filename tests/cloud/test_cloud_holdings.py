@@ -1,7 +1,9 @@
 """An edge that says what it holds: nothing comes twice, nothing is missed, and little of it is recorded."""
 
+import asyncio
 from typing import Any
 
+from edgehive.cloud.trace import Tracer
 from edgehive.kube.refs import CONFIGMAPS, NODES, OBJECTSYNCS, PODS
 
 
@@ -59,6 +61,23 @@ async def test_only_what_it_lacks_is_sent_after_a_crash_that_left_the_records_be
     await edge.wait(lambda m: m.resource == "default/pod/new")
     assert not [m for m in edge.received if m.resource == "default/pod/kept"], "it said that it has it"
     await api.until(lambda: recorded(api, new) == new["metadata"]["resourceVersion"])
+
+
+async def test_a_trace_shows_what_a_node_holds_however_far_its_record_lags(lab: Any, api: Any) -> None:
+    made = api.put(PODS, pod("p"))
+    await deliver(lab, api, made)
+    made = api.put(PODS, pod("p", labels={"a": "1"}))
+    await lab.start(lab.make_config(delivery={"recordInterval": 60.0}))
+    await lab.edge("edge-1", holds=holdings(made))
+    version = int(made["metadata"]["resourceVersion"])
+    tracer = Tracer(nodes=lab.core.parts.nodes, view=lab.core.parts.view)
+
+    def acknowledged() -> int:
+        return sum(row.get("acknowledged", 0) for row in tracer.trace("pod", "default", "p")["nodes"])
+
+    async with asyncio.timeout(5):
+        while acknowledged() != version:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_delete_is_found_by_its_record_whatever_the_edge_says(lab: Any, api: Any) -> None:

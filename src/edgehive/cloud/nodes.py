@@ -149,6 +149,11 @@ class NodeTable:
         entry = self._entries.get(node)
         return entry.link.session if entry is not None and entry.link is not None else None
 
+    def known(self, node: str, resource: str) -> int:
+        """The newest version of an object that a connected node is known to have."""
+        entry = self._entries.get(node)
+        return entry.core.known(resource) if entry is not None else 0
+
     def connect(self, *, node: str, socket: Socket, remote: str, tells: bool = False) -> NodeLink:
         """A node has connected: the connection becomes its current one, whatever it had before is dropped.
 

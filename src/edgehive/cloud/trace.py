@@ -37,4 +37,9 @@ class Tracer:
         trace = session.pool.trace(resource)
         if trace is None and not meant:
             return None
-        return {"node": node, "meant": meant, **(trace.as_dict() if trace is not None else {})}
+        row = trace.as_dict() if trace is not None else {}
+        if not row.get("deleted"):
+            # What it has acknowledged over an earlier link, or says that it holds, counts as well.
+            acknowledged = trace.acknowledged if trace is not None else 0
+            row["acknowledged"] = max(acknowledged, self._nodes.known(node, resource))
+        return {"node": node, "meant": meant, **row}

@@ -136,6 +136,11 @@ class CloudNode:
         """Nothing is kept here: the shell may forget this node."""
         return self.session is None and not (self._backlog or self._owed or self._greeting)
 
+    def known(self, resource: str) -> int:
+        """The newest version of an object that the node is known to have, for people; 0: none, or not connected."""
+        found = (r.version for r in self._records.values() if name_of_record(r) == resource)
+        return max(map(parse_version, found), default=0)
+
     @property
     def kept(self) -> int:
         """Fire-once messages that wait for the node."""
