@@ -176,6 +176,21 @@ async def test_discovery_and_tables_are_known_offline_after_a_restart(lab):
 
 
 @with_lab
+async def test_bottomless_bodies_are_refused_like_other_nonsense(lab):
+    url = await lab.url()
+    async with aiohttp.ClientSession() as session:
+        for method, path, kind in (
+            ("POST", MAPS, "application/json"),
+            ("PUT", f"{MAPS}/a", "application/json"),
+            ("DELETE", f"{MAPS}/a", "application/json"),
+            ("POST", "/api/v1/namespaces/default/pods/restart", "application/json"),
+        ):
+            headers = {"Content-Type": kind}
+            async with session.request(method, url + path, data=b"[" * 1_000_000, headers=headers) as answer:
+                assert answer.status == 400, (method, path, await answer.text())
+
+
+@with_lab
 async def test_what_clients_ask_first_is_kept_before_any_client_comes(lab):
     await lab.server.follower.prefetch()
     lab.link.switch(False)

@@ -58,6 +58,11 @@ def cloudcore_config(layout: Layout, ports: Ports, *, authorization: bool = Fals
     }
 
 
+def _dummy_server(endpoint: str, index: int, port: int) -> str:
+    """The address that pods with a network of their own reach MetaServer at; one for each edge of this machine."""
+    return "" if endpoint.startswith("process://") else f"169.254.30.{10 + index}:{port}"
+
+
 def edgecore_config(
     layout: Layout, ports: Ports, node: str, index: int, *, runtime_endpoint: str, authorization: bool = False
 ) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def edgecore_config(
                 "metaServer": {
                     "enable": True,
                     "server": f"127.0.0.1:{first + 1}",
-                    "dummyServer": "",  # one address cannot be that of several edges
+                    "dummyServer": _dummy_server(runtime_endpoint, index, first + 1),
                     "certificateDirectory": str(home / "metaserver"),
                     "serviceAccountKeyFiles": [str(layout.control_plane / "pki" / "sa.pub")],
                 },

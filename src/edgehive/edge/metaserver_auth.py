@@ -1,8 +1,9 @@
 """Who may use MetaServer, decided here without the cloud (feature gate ``requireAuthorization``).
 
-A client is a service account (bearer token), the node itself (its certificate), or nobody. Tokens are good when they are of this node: the account's ServiceAccountAccess is here, and so is the pod (or
-secret) that they are bound to. Their signature is checked where keys are configured; without keys, as in KubeEdge,
-a token must be one that the cloud gave this node. Rights are those of the ServiceAccountAccess; discovery is open.
+A client is a service account (bearer token), the node itself (its certificate), or nobody. Tokens are good when they
+are of this node: the account's ServiceAccountAccess is here, and so is the pod (or secret) that they are bound to. Their
+signature is checked where keys are configured; without keys, as in KubeEdge, a token must be one that the cloud gave
+this node. Rights are those of the ServiceAccountAccess; discovery is open.
 
 Loaded only when the gate is on.
 """
