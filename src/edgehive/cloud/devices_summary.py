@@ -54,7 +54,7 @@ class DeviceSummaries:
         self._index = index
         self._wanted: dict[Key, dict[str, str]] = {}
         self._doubtful: set[Key] = set()
-        self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval), self._work)
+        self._runner: PacedRunner[Key] = PacedRunner(Paced(interval=interval, soon=0.1), self._work)
         self._failing = False
         self.stats: Final = SummaryStats()
 

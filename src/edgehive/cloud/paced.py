@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _K = TypeVar("_K", bound=Hashable)
 
-_SOON: Final = 20
+_SOON: Final = 0.05
 """The first work of a key waits for this part of the interval: long enough for what came together."""
 
 
@@ -36,8 +36,16 @@ class Paced(Generic[_K]):
     """
 
     def __init__(
-        self, *, interval: float, batch: int = 64, retry: float = 0.5, retry_max: float = 30.0
+        self,
+        *,
+        interval: float,
+        soon: float = _SOON,
+        batch: int = 64,
+        retry: float = 0.5,
+        retry_max: float = 30.0,
     ) -> None:
+        """Set the pace in seconds; `soon` is the part of the interval for which the first work of a key waits."""
+        self._soon = interval * soon
         self._interval = interval
         self._batch = batch
         self._retry = retry
@@ -60,7 +68,7 @@ class Paced(Generic[_K]):
         job.wanted = True
         # Counted from the first wish, so that a steady stream cannot put the work off for ever.
         if not job.busy and not job.entry:
-            self._queue(job, max(now + self._interval / _SOON, job.last + self._interval))
+            self._queue(job, max(now + self._soon, job.last + self._interval))
 
     def deadline(self) -> float | None:
         """When `take` has something next."""
