@@ -20,6 +20,7 @@ from edgehive.cli.up_configs import (
     dmi_directory,
     edgecore_config,
     make_private,
+    remove_if_elsewhere,
     to_yaml,
     write_private,
 )
@@ -121,6 +122,19 @@ class TestConfigs:
             assert directory == str(dmi_directory(where, node))
         assert dmi_directory(Layout(Path("/d")), "edge-1") == Path("/d/edge/edge-1/dmi")
         assert dmi_directory(deep, "edge-1") != dmi_directory(deep, "edge-2")
+
+    def test_nothing_stays_outside_of_the_data_directory(self, layout, tmp_path):
+        deep = Layout(tmp_path / ("x" * 100))
+        for where in (layout, deep):
+            directory = dmi_directory(where, "edge-1")
+            make_private(directory)
+            (directory / "mapper.sock").touch()
+            remove_if_elsewhere(where, "edge-1")
+            assert directory.exists()
+            (directory / "mapper.sock").unlink()
+            remove_if_elsewhere(where, "edge-1")
+            assert directory.exists() is (where is layout)
+            remove_if_elsewhere(where, "edge-1")
 
     def test_a_directory_that_others_can_write_is_not_used(self, tmp_path):
         made = tmp_path / "a" / "b"

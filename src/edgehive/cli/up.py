@@ -17,6 +17,7 @@ from edgehive.cli.up_configs import (
     containerd_sockets,
     edgecore_config,
     make_private,
+    remove_if_elsewhere,
     write_config,
 )
 from edgehive.cli.up_layout import Layout, PortUse
@@ -86,6 +87,8 @@ class _Up:
                 console.step("stopping")
             finally:
                 self._supervisor.stop()
+                for node in self._names:
+                    remove_if_elsewhere(layout, node)
                 write_state(layout, ready=False, pid=0)
         console.done("stopped; pods keep running and are found again at the next start")
         return 0

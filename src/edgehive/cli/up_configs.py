@@ -1,5 +1,6 @@
 """The configuration files that `edgehive up` writes: KubeEdge's own formats, one file a process."""
 
+import contextlib
 import json
 import os
 import stat
@@ -146,6 +147,14 @@ def dmi_directory(layout: Layout, node: str) -> Path:
 
     mark = hashlib.sha256(os.fsencode(beside)).hexdigest()[:12]
     return Path("/tmp") / f"edgehive-{os.getuid()}-{mark}"  # noqa: S108 - see make_private
+
+
+def remove_if_elsewhere(layout: Layout, node: str) -> None:
+    """Leave nothing outside of the data directory, unless a mapper still has its socket there."""
+    directory = dmi_directory(layout, node)
+    if not directory.is_relative_to(layout.root):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def make_private(directory: Path) -> None:
