@@ -96,6 +96,7 @@ async def populate(cluster: Lab) -> dict[str, Any]:
     """A pod on the node with everything a pod may refer to, and as much that it does not refer to."""
     for name in ("mine", "other"):
         await create(cluster, SECRETS, {"metadata": {"name": name}})
+        await create(cluster, SECRETS, {"metadata": {"name": f"stage-{name}"}})
         await create(cluster, CONFIGMAPS, {"metadata": {"name": name}})
         await create(cluster, SERVICEACCOUNTS, {"metadata": {"name": name}})
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
@@ -105,7 +106,11 @@ async def populate(cluster: Lab) -> dict[str, Any]:
         volume = {
             "capacity": {"storage": "1Mi"},
             "accessModes": ["ReadWriteOnce"],
-            "hostPath": {"path": "/tmp/x"},  # noqa: S108 - never mounted
+            "csi": {
+                "driver": "d",
+                "volumeHandle": name,
+                "nodeStageSecretRef": {"namespace": "default", "name": f"stage-{name}"},
+            },
             "claimRef": {"namespace": "default", "name": name},
         }
         await create(cluster, VOLUMES, {"metadata": {"name": f"pv-{name}"}, "spec": volume}, WriteOptions())
@@ -172,6 +177,7 @@ async def test_enforced_a_node_can_do_what_the_node_authorizer_lets_it(cluster: 
         assert answer["status"]["token"].count(".") == 2
         for resource in (
             "default/secret/mine",
+            "default/secret/stage-mine",
             "default/configmap/mine",
             "default/persistentvolumeclaim/mine",
             "null/persistentvolume/pv-mine",
@@ -189,6 +195,7 @@ async def test_enforced_a_node_cannot_do_more(cluster: Lab) -> None:
         pods = await populate(cluster)
         for resource in (
             "default/secret/other",
+            "default/secret/stage-other",
             "default/configmap/other",
             "default/persistentvolumeclaim/other",
             "null/persistentvolume/pv-other",

@@ -212,3 +212,19 @@ async def test_the_loop_goes_on_while_an_nfs_server_does_not_answer(
             await volumes.mount(pod, FACTS)
         ticker.cancel()
     assert ticks > 3
+
+
+async def test_a_claim_that_is_made_with_its_pod_must_be_that_pod_s(
+    meta: FakeMeta, volumes: VolumeManager, tmp_path: Path
+) -> None:
+    one = container("c", "x", volumeMounts=[{"name": "v", "mountPath": "/data"}])
+    pod = encoded(make_pod("a", one, volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": {}}}]))
+    found = claim()
+    meta.objects["persistentvolumeclaim", "default", "a-v"] = found
+    meta.objects["persistentvolume", "", "pv1"] = volume(owner="a-v", local={"path": str(tmp_path)})
+    with pytest.raises(RuntimeFailure, match="was not made for this pod"):
+        await volumes.mount(pod, FACTS)
+    found["metadata"]["ownerReferences"] = [{"kind": "Pod", "uid": "uid-a", "controller": True}]
+    await volumes.mount(pod, FACTS)
+    (mount,) = volumes.mounts(pod, pod.spec.containers[0], {})
+    assert mount.host_path == str(tmp_path)

@@ -101,7 +101,20 @@ class NodeAuthorizer:
         return bool(namespace and claimed) and self._claims(node, namespace, claimed)
 
     def _uses(self, node: str, a: Attributes) -> bool:
-        return any((a.resource, a.name) in set(references(pod)) for pod in self._pods(node, a.namespace))
+        if any((a.resource, a.name) in set(references(pod)) for pod in self._pods(node, a.namespace)):
+            return True
+        return a.resource == "secrets" and any(
+            self._volume(node, name) for name in self._volumes_with(a.namespace, a.name)
+        )
+
+    def _volumes_with(self, namespace: str, secret: str) -> Iterator[str]:
+        """Yield the volumes whose CSI driver is given this secret on the node."""
+        for name, record in self.storage.scan("persistentvolumes", ""):
+            if b'SecretRef"' in record.value:
+                csi = (decode(record.value).get("spec") or {}).get("csi") or {}
+                wanted = (csi.get("nodeStageSecretRef") or {}, csi.get("nodePublishSecretRef") or {})
+                if any((one.get("namespace"), one.get("name")) == (namespace, secret) for one in wanted):
+                    yield name
 
 
 def node_name(user: User) -> str:
@@ -168,6 +181,8 @@ def _volume_references(source: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "secrets", str(secret.get("secretName") or secret.get("name") or "")
     if config:
         yield "configmaps", str(config.get("name", ""))
+    if inline := (source.get("csi") or {}).get("nodePublishSecretRef"):
+        yield "secrets", str(inline.get("name", ""))
 
 
 def _env_references(source: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ is to see that claim and volume belong together, and to turn the volume's source
 
 from dataclasses import dataclass
 
-from edgehive.edge.pods_spec import JsonObject
+from edgehive.edge.pods_spec import JsonObject, Pod
 from edgehive.edge.runtime import RuntimeFailure
 
 KINDS = ("hostPath", "local", "nfs", "csi")
@@ -22,6 +22,27 @@ class ClaimedVolume:
     readonly: bool
     options: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+
+
+def claim_source(pod: Pod, volume: JsonObject) -> JsonObject | None:
+    """Return the ``persistentVolumeClaim`` of a pod's volume, also of one whose claim is made with the pod.
+
+    The latter (``ephemeral``) has the pod's and the volume's name, and is marked as the pod's ``own``.
+    """
+    if isinstance(found := volume.get("persistentVolumeClaim"), dict):
+        return found
+    if isinstance(volume.get("ephemeral"), dict):
+        return {"claimName": f"{pod.metadata.name}-{volume.get('name', '')}", "own": True}
+    return None
+
+
+def is_owned(claim: JsonObject, pod: Pod) -> bool:
+    """Whether `claim` was made for `pod`, and not by somebody who knew what name it would have."""
+    owners = _part(claim, "metadata").get("ownerReferences")
+    return any(
+        isinstance(one, dict) and one.get("controller") is True and one.get("uid") == pod.uid
+        for one in owners or ()
+    )
 
 
 def volume_name(claim: JsonObject, name: str) -> str:

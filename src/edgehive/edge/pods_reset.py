@@ -37,6 +37,7 @@ async def remove_all_pods(runtime: Runtime, *, node: str, root_directory: Path, 
     for directory in logs:
         shutil.rmtree(directory, ignore_errors=True)
     remove_tree(root_directory / "pods")
+    remove_tree(root_directory / "plugins" / "kubernetes.io" / "csi")  # volumes that drivers had staged
     return len(sandboxes)
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgehive.edge.env import Key, PodFacts, expand
-from edgehive.edge.pods_claims import ClaimedVolume, claimed_volume, volume_name
+from edgehive.edge.pods_claims import ClaimedVolume, claim_source, claimed_volume, is_owned, volume_name
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, parse_quantity
 from edgehive.edge.runtime import Mount, RuntimeFailure
@@ -99,8 +99,8 @@ class VolumeManager:
         self, pod: Pod, name: str, volume: JsonObject, facts: PodFacts, renew: list[float]
     ) -> None:
         group = pod.spec.security_context.get("fsGroup")
-        if "persistentVolumeClaim" in volume:
-            await self._claim(pod, name, volume["persistentVolumeClaim"], group, renew)
+        if (source := claim_source(pod, volume)) is not None:
+            await self._claim(pod, name, source, group, renew)
             return
         if "csi" in volume:
             await self._mount_csi(pod, lambda spec: spec.inline(pod, name, volume["csi"]), group, renew)
@@ -142,6 +142,10 @@ class VolumeManager:
     ) -> None:
         namespace, claim_name = pod.metadata.namespace, str(source.get("claimName", ""))
         claim = await self._objects.claim(namespace, claim_name)
+        if source.get("own") and not is_owned(claim, pod):
+            raise RuntimeFailure(
+                "FailedMount", f'persistentvolumeclaim "{claim_name}" was not made for this pod'
+            )
         volume = await self._objects.volume(volume_name(claim, claim_name))
         claimed = claimed_volume(volume, claim, namespace, claim_name)
         self._claimed[pod.uid, name] = claimed
@@ -229,7 +233,7 @@ class VolumeManager:
         """
         if "hostPath" in volume:
             return Path(str(volume["hostPath"].get("path", "/")))
-        if "persistentVolumeClaim" in volume:
+        if claim_source(pod, volume) is not None:
             name = str(volume.get("name", ""))
             claimed = self._claimed.get((pod.uid, name))
             if claimed is None:
@@ -274,7 +278,7 @@ class VolumeManager:
         return result
 
     def _read_only(self, pod: Pod, volume: JsonObject) -> bool:
-        source = volume.get("persistentVolumeClaim")
+        source = claim_source(pod, volume)
         if source is None:
             return any(kind in volume for kind in GENERATED) or bool(
                 (volume.get("csi") or {}).get("readOnly")
