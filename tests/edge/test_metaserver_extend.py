@@ -65,3 +65,30 @@ async def test_everything_else_is_kubernetes():
     assert await post(Runtime(), "/api/v1/namespaces/x/pods") is None
     with pytest.raises(ApiStatus, match="no pods"):
         await post(None, "/api/v1/namespaces/x/pods/p/exec", "command=ls")
+
+
+async def test_keadm_edits_devices_on_the_node_and_others_in_the_cluster():
+    given = []
+
+    async def device(namespace, name, raw):
+        given.append((namespace, name, raw))
+        return name == "d"
+
+    extensions = Extensions(runtime=None, pod=lambda *_: None, device=device)
+    path = "/apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/"
+
+    async def put(name, body, agent="keadm/v1.22"):
+        request = Request("PUT", path + name, "", {"user-agent": agent}, content=body)
+        return await extensions.answer(request, parse_target(path + name), "update")
+
+    body = b'{"metadata":{"name":"d","namespace":"x"}}'
+    assert (await put("d", body)).body == b"OK"
+    assert given == [("x", "d", body)]
+    assert await put("d", body, "kubectl/v1.32") is None
+    for name, wrong in (
+        ("e", b'{"metadata":{"name":"e"}}'),
+        ("d", b'{"metadata":{"name":"e"}}'),
+        ("d", b"["),
+    ):
+        with pytest.raises(ApiStatus):
+            await put(name, wrong)

@@ -96,6 +96,7 @@ def build_metaserver(
         gate=gate,
         certificate=certificate,
         queue=queue,
+        device=meta.set_device if config.modules.device_twin.enable else None,
     )
     meta.attach(server)
     return server, listening.for_pods

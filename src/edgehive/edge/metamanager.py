@@ -10,6 +10,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -373,6 +374,16 @@ class MetaManager:
     @property
     def _lease_resource(self) -> str:
         return format_resource(_LEASE_NAMESPACE, res.LEASE, self._node)
+
+    async def set_device(self, namespace: str, name: str, raw: bytes) -> bool:
+        """Give the device twin an object that somebody on this node has edited; False when the device is not here."""
+        resource = format_resource(namespace, res.DEVICE, name)
+        if self._store.get(resource) is None:
+            return False
+        await self._forward_twin(
+            replace(self._message(UPDATE, resource, raw), source="metamanager", group="twin")
+        )
+        return True
 
     # towards the cloud
 

@@ -29,7 +29,7 @@ from edgehive.wire.message import DELETE, INSERT, UPDATE, Message, Stamp, conten
 if TYPE_CHECKING:
     from edgehive.edge.metaserver_auth import Gate
     from edgehive.edge.metaserver_certificate import ServingCertificate
-    from edgehive.edge.metaserver_extend import LocalPods
+    from edgehive.edge.metaserver_extend import LocalPods, SetDevice
     from edgehive.edge.metaserver_face import MetaFace
     from edgehive.edge.metaserver_queue import WriteQueue
 
@@ -68,11 +68,13 @@ class MetaServer:
         gate: "Gate | None" = None,
         certificate: "ServingCertificate | None" = None,
         queue: "Callable[[MetaServer], WriteQueue] | None" = None,
+        device: "SetDevice | None" = None,
     ) -> None:
         """Take what it needs; `gate` and `certificate` where `listening` is secure."""
         assert listening.secure == (gate is not None) == (certificate is not None), "all of it or nothing"
         self._listening = listening
         self.gate = gate
+        self._device = device
         self._certificate = certificate
         self._runtime = runtime
         self._pod = pod
@@ -151,7 +153,11 @@ class MetaServer:
         from edgehive.edge.metaserver_face import MetaFace
 
         extensions = Extensions(
-            runtime=self._runtime, pod=self._pod, node=self.follower.node, local=self.local_pods
+            runtime=self._runtime,
+            pod=self._pod,
+            node=self.follower.node,
+            local=self.local_pods,
+            device=self._device,
         )
         return MetaFace(
             follower=self.follower,

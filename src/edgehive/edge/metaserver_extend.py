@@ -5,7 +5,7 @@ Kubernetes answers: a log as text to everybody but keadm, a command as a stream 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -28,6 +28,7 @@ _EXEC_TIME = 10.0
 _MOST_PODS = 256
 _JSON = {"content-type": "application/json"}
 _NAME_LIMIT = 1024
+_DEVICES = ("devices.kubeedge.io", "devices")
 _STREAMS = {"exec": "exec", "attach": "attach", "portforward": "portForward"}
 _SHORT = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 _REASONS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound"}
@@ -37,6 +38,10 @@ class Kubelet(Protocol):
     """The kubelet's own API (`edge.kubelet_api.KubeletApi`)."""
 
     async def answer(self, request: Request) -> Response | None: ...
+
+
+SetDevice = Callable[[str, str, bytes], Awaitable[bool]]
+"""Gives the device twin an edited object (namespace, name, JSON); False when there is no such device here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,9 @@ class Extensions:
         pod: Callable[[str, str], bytes | None],
         node: str = "",
         local: LocalPods | None = None,
+        device: SetDevice | None = None,
     ) -> None:
+        self._device = device
         self._runtime = runtime
         self._pod = pod
         self._node = node
@@ -67,6 +74,8 @@ class Extensions:
 
     async def answer(self, request: Request, target: Target, verb: str) -> Response | None:
         """Answer what is done here; raises `ApiStatus`."""
+        if (target.group, target.resource) == _DEVICES and verb == "update" and not target.subresource:
+            return await self._edit_device(request, target)
         if target.group or target.version != "v1":
             return None
         if target.resource == "pods" and target.name and not target.rest:
@@ -104,6 +113,21 @@ class Extensions:
             except EdgehiveError as exc:
                 errors.append(f"{namespace}/{name}: {exc}")
         return {"errMessages": errors, "LogMessages": done}
+
+    async def _edit_device(self, request: Request, target: Target) -> Response | None:
+        """``keadm ctl edit device``: for this node's twin and mappers, at once; other clients write to the cluster."""
+        if self._device is None or not request.headers.get("user-agent", "").startswith("keadm"):
+            return None
+        body = await request.body()
+        try:
+            meta = decode_partial(body).metadata
+        except MALFORMED as exc:
+            raise bad_request("the body must be a Device") from exc
+        if (meta.namespace or target.namespace, meta.name) != (target.namespace, target.name):
+            raise bad_request("the body is another device than the path names")
+        if not await self._device(target.namespace, target.name, body):
+            raise not_found("devices", target.name, target.group)
+        return Response(200, b"OK", dict(_JSON))
 
     # logs and streams, by the kubelet's own API
 
