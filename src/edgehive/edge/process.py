@@ -27,7 +27,7 @@ from edgehive.edge.process_host import (
     send_signal,
     signal_group,
 )
-from edgehive.edge.process_pipes import Channel, Monitor
+from edgehive.edge.process_pipes import Channel, Monitor, launch
 from edgehive.edge.process_shim import LAUNCH, SHIM, Identity, boot_id
 from edgehive.edge.process_state import ContainerRecord, ProcessState, SandboxRecord
 from edgehive.edge.process_watch import ShimWatch
@@ -122,7 +122,12 @@ class ProcessRuntime:
         """Have a new monitor take the pipes of what runs; with the old one all terminals went."""
         for record in list(self._containers.values()):
             if record.streams is not None and "t" not in record.streams and record.id in self._watched:
-                await self._monitor.ask("add", record.id, record.log_path, record.streams)
+                try:
+                    await self._monitor.ask("add", record.id, record.log_path, record.streams)
+                except RuntimeFailure:
+                    if record.id in self._watched:  # it has not just been removed
+                        self._lost = True
+                        raise
 
     def _ended(self, container_id: str) -> None:
         if (record := self._containers.get(container_id)) is not None:
@@ -262,18 +267,7 @@ class ProcessRuntime:
         arguments = [str(self._shim), str(directory), terminal, kept, *wrapper, "sh", "./start.sh"]
         record.started_at = self._clock()
         self._state.save_container(record)
-        process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-c",
-            LAUNCH,
-            "edgehive-launch",
-            *arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": PATH},
-        )
-        await process.wait()
+        await launch(LAUNCH, *arguments, env={"PATH": PATH})
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
         opened = directory / "opened"
         while Identity.load(directory / "pid") is None or (terminal and not opened.exists()):

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgehive.edge import process_monitor
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _START_TIMEOUT = 20.0
 _TRIES = 3
+_LAUNCH = '[ -x "$1" ] && [ -r "$4" ] || exit 126; setsid "$@" </dev/null >/dev/null 2>&1 &'
 
 Channel = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -104,17 +105,7 @@ class Monitor:
 
     async def _start(self) -> None:
         program = str(Path(process_monitor.__file__).absolute())
-        process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-c",
-            '[ -x "$1" ] && [ -r "$4" ] || exit 126; setsid "$@" </dev/null >/dev/null 2>&1 &',
-            "edgehive-launch",
-            *(sys.executable, "-I", "-S", program, str(self._directory)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if await process.wait():
+        if await launch(_LAUNCH, sys.executable, "-I", "-S", program, str(self._directory)):
             raise RuntimeFailure("RunContainerError", f"{sys.executable} cannot be run by this user")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_TIMEOUT
@@ -147,6 +138,22 @@ class Monitor:
                 asyncio.get_running_loop().remove_reader(self._watched)
             os.close(self._watched)
             self._watched = -1
+
+
+async def launch(script: str, *arguments: str, env: Mapping[str, str] | None = None) -> int:
+    """Run a shell script that starts something in the background and ends; return its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        script,
+        "edgehive-launch",
+        *arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env,
+    )
+    return await process.wait()
 
 
 async def _exchange(
