@@ -76,7 +76,19 @@ class Chaos:
 
     def blow(self) -> None:
         choice = self.rng.choice(
-            ["create", "create", "delete", "change", "edge", "cloud", "runtime", "shim", "container", "read"]
+            [
+                "create",
+                "create",
+                "delete",
+                "change",
+                "edge",
+                "cloud",
+                "plane",
+                "runtime",
+                "shim",
+                "container",
+                "read",
+            ]
         )
         self.done.append(choice)
         match choice:
@@ -92,6 +104,10 @@ class Chaos:
                 self.up.kill_child(EDGE)
             case "cloud":
                 self.up.kill_child("cloudcore")  # the tunnel goes with it
+            case "plane":
+                self.up.kill_child("control-plane")
+                ready = ("get", "--raw", "/readyz")
+                eventually(lambda: self.up.kubectl(*ready), seconds=30, what="the control plane is back")
             case "runtime":
                 self.containerd.kill()
                 self.containerd.launch()

@@ -22,6 +22,7 @@ from edgehive.edge.pods_spec import Pod, parse_pod
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes import VolumeManager
 from edgehive.edge.volumes_files import mounts_below
+from tests.support.containerd import Containerd, why_not
 from tests.support.edged_host import EdgedProcess
 from tests.support.fakemeta import FakeMeta, container, make_pod
 from tests.support.plugin_peer import ROOT, CsiDriverPeer
@@ -39,6 +40,19 @@ def base() -> Iterator[Path]:
     yield made
     assert mounts_below(made) == []
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def containerd() -> Iterator[Containerd]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="ehc") as directory:
+        server = Containerd(Path(directory) / "d")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture
@@ -449,9 +463,14 @@ def test_facts_of_a_driver() -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="volumes are mounted for processes as root only")
-@pytest.mark.timeout(90)
-def test_a_killed_edgecore_neither_disturbs_a_volume_nor_leaves_it(base: Path) -> None:
-    edged = EdgedProcess(base, "process://")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", pytest.param("containerd", marks=pytest.mark.containerd)])
+def test_a_killed_edgecore_neither_disturbs_a_volume_nor_leaves_it(
+    base: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    edged = EdgedProcess(
+        base, request.getfixturevalue("containerd").endpoint if kind == "containerd" else "process://"
+    )
     driver = CsiDriverPeer(base / "root", base / "store")
     meta = FakeMeta()
     put_claim(meta)
