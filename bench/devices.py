@@ -9,10 +9,12 @@ the DeviceStatus that a watch of the API server shows.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import shutil
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -252,10 +254,23 @@ class Bench:
         await asyncio.to_thread(wait_until_quiet, pids, 3.0)
         self.note(**{f"{name}_edgecore_rss_mib_under_load": rss})
 
+    def _drained(self) -> None:
+        """Wait until the edge owes the cloud nothing."""
+        database = f"file:{self.up.layout.edge('edge-1') / 'edgecore.db'}?mode=ro"
+        quiet, deadline = 0, time.monotonic() + 180
+        with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
+            while quiet < 10 and time.monotonic() < deadline:
+                (count,) = connection.execute("SELECT count(*) FROM edgehive_outbox").fetchone()
+                quiet = 0 if count else quiet + 1
+                time.sleep(0.2)
+
     # -- how long until Kubernetes shows it
 
     async def latency(self) -> None:
         """From the report to the watch event: devices that are at rest, then one that reports 100 times a second."""
+        begun = time.monotonic()
+        await asyncio.to_thread(self._drained)
+        self.note(seconds_until_all_was_told=round(time.monotonic() - begun, 1))
         config = load_kubeconfig(self.up.layout.kubeconfig)
         async with KubeClient(config, user_agent="bench", qps=10000, burst=20000) as api:
             informer = Informer(api=api, gvr=DEVICE_STATUSES)

@@ -6,8 +6,9 @@ state is compared with the last successfully told one, so the newest wins and no
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -22,6 +23,7 @@ from edgehive.kit.text import safe_label
 log = logging.getLogger(__name__)
 
 _CALL_SECONDS = 10.0
+_LANES = 8  # calls at once
 _REFUSALS = 5  # a mapper that refuses an object this often is not asked again until the object changes
 _NOT_NOW = (DEADLINE_EXCEEDED, UNAVAILABLE)
 
@@ -159,44 +161,60 @@ class MapperLink:
 
     async def _pass(self) -> bool:
         """Go once through everything; whether nothing is left to be tried again."""
-        clean = True
-        for key in self._todo():
-            told = self._told
-            body = told.wanted.get(key)
-            try:
-                await (self._remove(key) if body is None else self._give(key, body))
-            except Transient as exc:
+        results: list[bool] = []
+        away = asyncio.Event()
+        for _, stage in itertools.groupby(self._todo(), lambda k: (k.kind, k in self._told.wanted)):
+            waiting = iter(list(stage))
+
+            async def lane(keys: Iterator[Key] = waiting) -> None:
+                for key in keys:
+                    if away.is_set():
+                        return
+                    results.append(await self._one(key, away))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_LANES):
+                    group.create_task(lane())
+        return not away.is_set() and (all(results) or not self._todo())
+
+    async def _one(self, key: Key, away: asyncio.Event) -> bool:
+        """Tell one thing; whether it has been told."""
+        told = self._told
+        body = told.wanted.get(key)
+        try:
+            await (self._remove(key) if body is None else self._give(key, body))
+        except Transient as exc:
+            if not away.is_set():
                 log.info("mapper %s does not answer: %s", safe_label(self.info.name), safe_label(str(exc)))
-                if told is not self._told:
-                    self._overtaken(key)
-                return False
-            except (GrpcError, ProtocolError) as exc:
-                clean = False
-                if told is not self._told:
-                    self._overtaken(key)
-                    continue
-                if not (isinstance(exc, GrpcError) and exc.code in _NOT_NOW):
-                    told.refused[key] = told.refused.get(key, 0) + 1
-                log.warning(
-                    "mapper %s does not take %s %s/%s: %s",
-                    safe_label(self.info.name),
-                    key.kind,
-                    safe_label(key.namespace),
-                    safe_label(key.name),
-                    safe_label(str(exc)),
-                )
-                continue
+            away.set()
             if told is not self._told:
                 self._overtaken(key)
-                clean = False
-                continue
-            told.refused.pop(key, None)
-            told.unsure.discard(key)
-            if body is None:
-                told.sent.pop(key, None)
-            else:
-                told.sent[key] = body
-        return clean or not self._todo()
+            return False
+        except (GrpcError, ProtocolError) as exc:
+            if told is not self._told:
+                self._overtaken(key)
+                return False
+            if not (isinstance(exc, GrpcError) and exc.code in _NOT_NOW):
+                told.refused[key] = told.refused.get(key, 0) + 1
+            log.warning(
+                "mapper %s does not take %s %s/%s: %s",
+                safe_label(self.info.name),
+                key.kind,
+                safe_label(key.namespace),
+                safe_label(key.name),
+                safe_label(str(exc)),
+            )
+            return False
+        if told is not self._told:
+            self._overtaken(key)
+            return False
+        told.refused.pop(key, None)
+        told.unsure.discard(key)
+        if body is None:
+            told.sent.pop(key, None)
+        else:
+            told.sent[key] = body
+        return True
 
     def _overtaken(self, key: Key) -> None:
         """The mapper registered while it was told of `key`: which of the two it took last is not known."""

@@ -46,8 +46,8 @@ class OutboxLimits:
 
     entries: int = 5_000
     """When full, `put` raises StorageError: the producer keeps its state and tries again."""
-    in_flight: int = 16
-    reports: int = 8
+    in_flight: int = 64
+    reports: int = 32
     """How many of those may be device reports: a cloud that answers none of them must not hold up pods."""
     answer_timeout: float = 30.0
     """Sent again when the cloud has not answered by then (the original answers most failures with silence)."""
