@@ -260,7 +260,9 @@ class Bench:
         quiet, deadline = 0, time.monotonic() + 180
         with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
             while quiet < 10 and time.monotonic() < deadline:
-                (count,) = connection.execute("SELECT count(*) FROM edgehive_outbox").fetchone()
+                (count,) = connection.execute(
+                    "SELECT count(*) FROM edgehive_device WHERE owed != 0"
+                ).fetchone()
                 quiet = 0 if count else quiet + 1
                 time.sleep(0.2)
 

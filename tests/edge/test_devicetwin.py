@@ -44,8 +44,8 @@ class Hub:
         self.now = 0.0
         self.connection, self.settled, self.abandoned = [], [], []
 
-    def send_kept(self, message, *, replace=False):
-        return self.outbox.put(message, replace=replace)
+    def send_kept(self, message, *, replace=False, durable=True):
+        return self.outbox.put(message, replace=replace, durable=durable)
 
     def forget_kept(self, resource):
         self.outbox.forget(resource)

@@ -359,3 +359,26 @@ def test_what_is_about_a_gone_object_is_let_go_wherever_it_is() -> None:
     outbox.forget("default/podpatch/p")  # while it waits to be repeated
     outbox.receive_answer(reply(other), 2)
     assert (len(outbox), store.rows, outbox.deadline()) == (0, {}, None)
+
+
+def test_what_is_not_durable_never_reaches_the_disk_and_takes_an_older_one_from_it() -> None:
+    store = Store()
+    outbox = Outbox(store=store)
+    first, second, third = (status(number=n) for n in range(3))
+    outbox.put(first)
+    assert len(store.rows) == 1
+    outbox.put(second, replace=True, durable=False)
+    assert store.rows == {}
+    assert outbox.take(0, 9) == [second]
+    outbox.put(third, replace=True)  # the second is in flight: the third waits, on disk
+    outbox.receive_answer(reply(second), 1)
+    assert [entry.message for entry in store.rows.values()] == [third]
+    assert outbox.take(1, 9) == [third]
+    outbox.receive_answer(reply(third), 2)
+    assert (len(outbox), store.rows) == (0, {})
+    outbox.put(first, durable=False)
+    outbox.forget(first.resource)
+    assert (len(outbox), store.rows) == (0, {})
+    outbox.put(first, durable=False)
+    outbox.put(second, replace=True, durable=True)
+    assert [entry.message for entry in store.rows.values()] == [second]

@@ -46,7 +46,7 @@ _GATHER = 8  # rounds of the event loop between two batches
 class Cloud(Protocol):
     """What the twin asks of the link (`edge.hub.EdgeHub`)."""
 
-    def send_kept(self, message: Message, *, replace: bool = False) -> Entry: ...
+    def send_kept(self, message: Message, *, replace: bool = False, durable: bool = True) -> Entry: ...
     def forget_kept(self, resource: str) -> None: ...
     def send_once(self, message: Message) -> bool: ...
     def on_connection(self, callback: Callable[[bool], None]) -> None: ...
@@ -420,7 +420,8 @@ class DeviceTwin:
                 continue
             message = self._message(report)
             try:
-                self._cloud.send_kept(message, replace=True)
+                # Not on disk a second time: what is owed is stored with the twins, and composed anew after a restart.
+                self._cloud.send_kept(message, replace=True, durable=False)
             except StorageError as exc:
                 log.warning("a report of %s waits: %s", safe_label(due.id), exc)
                 self._reports.failed(due)

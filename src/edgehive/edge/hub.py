@@ -116,13 +116,13 @@ class EdgeHub:
         finally:
             self._waiting.pop(request_id, None)
 
-    def send_kept(self, message: Message, *, replace: bool = False) -> Entry:
-        """Keep `message` until the cloud has answered it, across restarts; `on_settled` then tells.
+    def send_kept(self, message: Message, *, replace: bool = False, durable: bool = True) -> Entry:
+        """Keep `message` until the cloud has answered it, if `durable` across restarts; `on_settled` then tells.
 
         Raises:
             StorageError: it could not be kept.
         """
-        entry = self._link.send_kept(message, self._now(), replace=replace)
+        entry = self._link.send_kept(message, self._now(), replace=replace, durable=durable)
         self._wake.set()
         return entry
 

@@ -34,7 +34,7 @@ class Due:
 class Reports:
     """Bookkeeping over the reports of all devices; at most `slots` are on their way."""
 
-    def __init__(self, *, slots: int = 64) -> None:
+    def __init__(self, *, slots: int = 32) -> None:
         self._slots = slots
         self._owed: dict[Key, set[str]] = {}
         self._sent: dict[Key, _Sent] = {}

@@ -290,13 +290,15 @@ class EdgeLink:
             self._requests.append(message)
         return message.id
 
-    def send_kept(self, message: Message, now: float, *, replace: bool = False) -> Entry:
+    def send_kept(
+        self, message: Message, now: float, *, replace: bool = False, durable: bool = True
+    ) -> Entry:
         """Put `message` into the outbox; it is sent when the link allows, until answered (`Settled`).
 
         Raises:
             StorageError: it could not be kept.
         """
-        return self.outbox.put(message, replace=replace)
+        return self.outbox.put(message, replace=replace, durable=durable)
 
     def send_once(self, message: Message, now: float) -> bool:
         """Send without keeping (events, uploads nobody answers); False: the oldest one had to go for it."""

@@ -76,6 +76,7 @@ class _Item:
     attempts: int = 0
     unanswered: int = 0
     """How often the link was up and no answer came in time."""
+    durable: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -127,11 +128,12 @@ class Outbox:
         """Messages sent and not answered yet."""
         return len(self._flying)
 
-    def put(self, message: Message, *, replace: bool = False) -> Entry:
+    def put(self, message: Message, *, replace: bool = False, durable: bool = True) -> Entry:
         """Keep `message` until it is answered.
 
         With `replace` it supersedes the newest kept message of its subject, if that is of the same resource and
         operation and not in flight. The content must then be complete in itself, not a difference to the last.
+        What is not `durable` is kept in memory alone, for a producer that knows after a restart what it owes.
 
         Raises:
             StorageError: it could not be made durable, or there is no room; nothing was accepted.
@@ -144,15 +146,18 @@ class Outbox:
         if old is None and self._size >= self._limits.entries:
             raise StorageError(f"the outbox is full ({self._size} messages wait for the cloud)")
         entry = Entry(self._sequence + 1, subject, message)
-        self._store.save(entry, old.entry.sequence if old is not None else None)
+        if durable:
+            self._store.save(entry, old.entry.sequence if old is not None and old.durable else None)
+        elif old is not None:
+            self._drop(old)
         self._sequence = entry.sequence
         self.stats.accepted += 1
         if old is not None:
-            old.entry = entry
+            old.entry, old.durable = entry, durable
             old.attempts = 0
             self.stats.replaced += 1
         else:
-            self._append(entry)
+            self._append(entry, durable=durable)
         return entry
 
     def forget(self, resource: str) -> None:
@@ -166,7 +171,7 @@ class Outbox:
         for item in lane.items:
             self._flying.pop(item.entry.message.id, None)
             self._size -= 1
-            self._drop(item.entry)
+            self._drop(item)
         self._ready.pop(lane.items[0].entry.subject, None)
         self._paused.pop(lane.items[0].entry.subject, None)
 
@@ -247,13 +252,13 @@ class Outbox:
         times.extend(self._lanes[subject].not_before for subject in self._paused)
         return min(times, default=None)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: Entry, *, durable: bool = True) -> None:
         self._sequence = max(self._sequence, entry.sequence)
         lane = self._lanes.get(entry.subject)
         if lane is None:
             lane = self._lanes[entry.subject] = _Lane()
             self._ready[entry.subject] = None
-        lane.items.append(_Item(entry))
+        lane.items.append(_Item(entry, durable=durable))
         self._size += 1
 
     def _next_ready(self) -> str | None:
@@ -270,7 +275,7 @@ class Outbox:
         """Take the first entry of a subject out, for good."""
         item = lane.items.pop(0)
         self._size -= 1
-        self._drop(item.entry)
+        self._drop(item)
         if lane.items:
             lane.not_before = 0.0
             self._ready[subject] = None
@@ -296,13 +301,14 @@ class Outbox:
         expires = self._lanes[subject].items[0].expires
         return expires if expires is not None else float("inf")
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, item: _Item) -> None:
         """Forget an answered entry; if the disk refuses, it is only sent once more after a restart.
 
         Never before an older one of its subject: after a restart that one alone would be sent, and win.
         """
-        self._undropped[entry.sequence] = entry.subject
-        self._drop_again()
+        if item.durable:
+            self._undropped[item.entry.sequence] = item.entry.subject
+            self._drop_again()
 
     def _drop_again(self) -> None:
         stuck: set[str] = set()
