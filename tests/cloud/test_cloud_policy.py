@@ -165,6 +165,24 @@ async def test_an_account_with_pods_on_edges_gets_an_access_and_its_nodes_get_th
         await lab.until(gone)
 
 
+async def test_the_access_goes_with_its_account_and_comes_back_with_a_new_one(tmp_path):
+    async with laboratory(tmp_path) as lab:
+        await lab.node("edge-1")
+        await lab.pod("one", "edge-1")
+        await lab.nodes_are("edge-1")
+        first = (await lab.access())["spec"]["serviceAccountUid"]
+        await lab.api.delete(SERVICEACCOUNTS, "app", DEFAULT)
+        await lab.until(lambda: lab.of("edge-1")[-1:] == [("delete", KEY)])
+        await lab.make(SERVICEACCOUNTS, {"metadata": {"name": "app"}})
+
+        async def anew():
+            found = await lab.access()
+            return found and found["spec"]["serviceAccountUid"] != first and found["status"].get("nodeList")
+
+        await lab.until(anew)
+        await lab.until(lambda: lab.of("edge-1")[-1][0] != "delete")
+
+
 async def test_cluster_roles_aggregated_and_by_group_are_among_the_rights(tmp_path):
     async with laboratory(tmp_path) as lab:
         await lab.node("edge-1")

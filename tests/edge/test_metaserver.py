@@ -137,6 +137,7 @@ async def test_what_names_nothing_is_refused_and_unknown_kinds_are_404(lab):
     assert (await lab.ask(MAPS, Host="evil.example:10550"))[0] == 403
     assert (await lab.ask(MAPS, Host="127.evil.example"))[0] == 403
     assert (await lab.ask("/version", Host="localhost"))[0] == 200
+    assert (await lab.ask(MAPS, **{"Impersonate-User": "nobody"}))[0] == 403
     assert (await lab.ask(MAPS, "POST", {"x": "y" * (4 << 20)}))[0] == 413
 
 

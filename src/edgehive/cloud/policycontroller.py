@@ -16,6 +16,7 @@ from edgehive.aio.informer import Informer
 from edgehive.aio.supervise import Service
 from edgehive.cloud.metrics import Metric, single
 from edgehive.cloud.policy import KIND, PolicyCaches, PolicyView, Usage
+from edgehive.cloud.policy_rules import Roles
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
@@ -64,6 +65,7 @@ class PolicyController:
         self._waiting: dict[Key, None] = {}
         self._wake = asyncio.Event()
         self._written: dict[Key, bytes] = {}
+        self._roles: Roles | None = None
         self.approver: CsrApprover
         self.writes = 0
 
@@ -76,7 +78,7 @@ class PolicyController:
         pods.subscribe(lambda change: self._ask(self._usage.pod(change)))
         self.caches.accounts.subscribe(lambda change: self._ask([change.object.key]))
         for informer in self.caches.of_rights():
-            informer.subscribe(lambda _: self._ask(self._usage.accounts()))
+            informer.subscribe(self._rights_changed)
         machines.subscribe(self._machine_changed)
 
     def services(self) -> list[Service]:
@@ -120,6 +122,16 @@ class PolicyController:
         self._waiting |= dict.fromkeys(accounts)
         self._wake.set()
 
+    def _rights_changed(self, _change: Change) -> None:
+        self._roles = None
+        self._ask(self._usage.accounts())
+
+    def _policy(self) -> Roles:
+        """All roles and bindings, read once until one of them changes."""
+        if self._roles is None:
+            self._roles = self.caches.policy()
+        return self._roles
+
     def _machine_changed(self, change: Change) -> None:
         if change.old is None or change.new is None or change.old.meta.labels != change.new.meta.labels:
             self._ask(self._usage.accounts())
@@ -136,7 +148,7 @@ class PolicyController:
                 )
             self._written.pop(account, None)
             return
-        spec = self.caches.policy().spec(owner.raw)
+        spec = self._policy().spec(owner.raw)
         text = msgspec.json.encode(spec)
         if access is None:
             body = {

@@ -117,6 +117,9 @@ class MetaFace:
 
     async def _admitted(self, request: Request, target: Target | None, verb: str) -> User:
         """Who asks, if he may; raises `ApiStatus`."""
+        if any(name.startswith("impersonate-") for name in request.headers):
+            # Unheeded it would give more than was asked for: the asker's own rights.
+            raise forbidden("nobody can act as somebody else here")
         if self._gate is None:
             return _LOCAL
         user = await self._gate.user(request)
