@@ -250,3 +250,24 @@ async def test_what_is_kept_for_absent_nodes_is_bounded_in_their_number(lab: Any
     answer = await edge.ask("query", "default/configmap/none")
     assert b"NotFound" in answer.content
     assert not [m for m in edge.received if m.operation == "start"], "it was the first to be forgotten"
+
+
+async def test_who_has_given_up_before_its_turn_costs_no_handshake(lab: Any) -> None:
+    await lab.start(lab.make_config(admission={"parallel": 1}))
+    silent = await asyncio.open_connection(
+        "127.0.0.1", lab.ports.websocket
+    )  # takes the only place for a second
+    gate = lab.core.parts.hub.gate
+    async with asyncio.timeout(5):
+        while not gate.entering:
+            await asyncio.sleep(0.01)
+    for _ in range(5):
+        _, writer = await asyncio.open_connection("127.0.0.1", lab.ports.websocket)
+        writer.write(b"\x16\x03\x01")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    edge = await lab.edge("edge-1")
+    await edge.ask("query", "default/configmap/none")
+    assert (gate.late, gate.failed) == (5, 0)
+    silent[1].close()

@@ -209,6 +209,12 @@ class CloudMetrics:
             "edgehive_sync_acknowledged_total", "counter", "Acknowledgements to record", writer.acknowledged
         )
         yield single(
+            "edgehive_sync_unrecorded_total",
+            "counter",
+            "Acknowledgements left to the node itself to tell",
+            writer.unrecorded,
+        )
+        yield single(
             "edgehive_sync_requests_total", "counter", "Requests made to record them", self._sync.requests
         )
         yield single("edgehive_sync_failures_total", "counter", "Record writes that failed", writer.failures)
