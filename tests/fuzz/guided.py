@@ -104,7 +104,7 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
     from edgehive.kit.errors import ProtocolError, UserError
     from edgehive.wire import application, held, message, objectsync, resource, token
     from edgehive.wire.outbound import Outbound
-    from tests.fuzz import device_targets, dmi_targets, mqtt_targets, twin_targets
+    from tests.fuzz import device_targets, dmi_targets, metaserver_targets, mqtt_targets, twin_targets
 
     dmi = dmi_targets.examples()
     frame = (
@@ -154,6 +154,7 @@ def targets() -> dict[str, tuple[Target, tuple[type[BaseException], ...], Sequen
         **mqtt_targets.targets(),
         **twin_targets.targets(),
         **device_targets.targets(),
+        **metaserver_targets.targets(),
     }
 
 

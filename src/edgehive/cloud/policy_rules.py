@@ -42,7 +42,7 @@ class Roles:
         shown = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _kept(meta, _META)}
         spec: Object = {
             "serviceAccount": shown | _kept(obj, _ACCOUNT),
-            "serviceAccountUid": meta.get("uid", ""),
+            "serviceAccountUid": meta["uid"],
         }
         everywhere = list(self._applying(self._cluster_bindings, who, "clusterRoleBinding"))
         here = list(self._applying(self._bindings, who, "roleBinding", namespace))
@@ -72,10 +72,12 @@ class Roles:
         role = self._roles.get((namespace, name)) if namespace is not None else self._cluster.get(name)
         if role is None:
             return []
-        rules = [*(role.get("rules") or ())]
-        selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
+        rules = _objects(role.get("rules"))
+        selectors = _objects(_object(role.get("aggregationRule")).get("clusterRoleSelectors"))
         if selectors and not rules:  # nobody has filled it in
-            rules = [rule for other in self._selected(selectors, name) for rule in other.get("rules") or ()]
+            rules = [
+                rule for other in self._selected(selectors, name) for rule in _objects(other.get("rules"))
+            ]
         return [_kept(rule, _RULE) for rule in rules]
 
     def _selected(self, selectors: Iterable[Object], name: str) -> Iterator[Object]:
@@ -84,7 +86,7 @@ class Roles:
         except ApiStatus:
             return
         for other, role in sorted(self._cluster.items()):
-            if other != name and any(test.matches(_meta(role).get("labels") or {}) for test in tests):
+            if other != name and any(test.matches(_labels(role)) for test in tests):
                 yield role
 
 
@@ -93,9 +95,9 @@ def _binding(obj: Object, kind: str) -> Object:
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": kind[0].upper() + kind[1:],
         "metadata": _kept(_meta(obj), _META),
-        "roleRef": _kept(obj.get("roleRef") or {}, ("apiGroup", "kind", "name")),
+        "roleRef": _kept(_object(obj.get("roleRef")), ("apiGroup", "kind", "name")),
     }
-    subjects = [_kept(s, ("apiGroup", "kind", "name", "namespace")) for s in obj.get("subjects") or ()]
+    subjects = [_kept(s, ("apiGroup", "kind", "name", "namespace")) for s in _objects(obj.get("subjects"))]
     return shown | ({"subjects": subjects} if subjects else {})
 
 
@@ -104,8 +106,20 @@ def _kept(obj: Mapping[str, Any], keys: Iterable[str]) -> Object:
 
 
 def _meta(obj: Object) -> Object:
-    meta: Object = obj.get("metadata") or {}
-    return {"name": "", "namespace": ""} | meta
+    meta = _object(obj.get("metadata"))
+    return meta | {key: str(meta.get(key) or "") for key in ("name", "namespace", "uid")}
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return {key: str(value) for key, value in _object(_meta(obj).get("labels")).items()}
+
+
+def _object(value: Any) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[Object]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _decode(raw: bytes) -> Object:
