@@ -64,7 +64,7 @@ def device_message(device: Mapping[str, Any], model: Mapping[str, Any] | None) -
     spec = dict(_mapping(device.get("spec")))
     if model is not None:
         _complete(spec, _mapping(model.get("spec")))
-    body = _convert(dmi.DEVICE_SPEC, spec, "spec")
+    body = _with_all_parts(_convert(dmi.DEVICE_SPEC, spec, "spec"))
     body["deviceModelReference"] = model_name_of(device)
     report = _mapping(spec.get("stateReport"))
     old = _mapping(device.get("status"))
@@ -115,6 +115,15 @@ def _complete(spec: dict[str, Any], model: Mapping[str, Any]) -> None:
     properties = spec.get("properties")
     if visitors and isinstance(properties, list):
         spec["properties"] = [_with_visitors(p, visitors) for p in properties]
+
+
+def _with_all_parts(spec: dict[str, Any]) -> dict[str, Any]:
+    """Parts that are structures in KubeEdge's own object, and so always in its message: its mappers count on them."""
+    spec.setdefault("protocol", {})
+    for item in spec.get("properties", ()):
+        item.setdefault("desired", {})
+        item.setdefault("visitors", {}).setdefault("configData", {"data": {}})
+    return spec
 
 
 def _with_visitors(item: Any, visitors: Mapping[str, Mapping[str, Any]]) -> Any:
