@@ -182,12 +182,21 @@ def test_a_device_of_the_wrong_form_is_refused_with_the_place(spec):
 class Rows:
     def __init__(self):
         self.saved = {}
+        self.notes = {}
 
     def mappers(self):
         return list(self.saved.values())
 
     def save_mapper(self, name, value):
         self.saved[name] = value
+
+    def told(self, mapper):
+        return dict(self.notes.get(mapper, {}))
+
+    def note_told(self, mapper, told, *, everything):
+        known = {} if everything else self.notes.setdefault(mapper, {})
+        known.update(told)
+        self.notes[mapper] = {key: body for key, body in known.items() if body is not None}
 
 
 class Sink:
@@ -208,7 +217,6 @@ class GoMapper:
     def __init__(self, path):
         self.path = path
         self.calls = asyncio.Queue()
-        self.known = {}
         self.fail = 0
         self.server = None
 
@@ -226,13 +234,7 @@ class GoMapper:
             if self.fail:
                 self.fail -= 1
                 await context.abort(grpc.StatusCode.UNKNOWN, "not now")
-            if name == "GetDevice":
-                device = self.known.get(request.deviceName)
-                if device is None:
-                    await context.abort(grpc.StatusCode.UNKNOWN, "device not found")
-                return M["GetDeviceResponse"](device=device)
-            if name in ("RegisterDevice", "UpdateDevice"):
-                self.known[request.device.name] = request.device
+            assert name != "GetDevice", "KubeEdge's mappers die of it"
             await self.calls.put((name, request))
             return M[f"{name}Response"]()
 
@@ -340,17 +342,49 @@ async def test_after_a_restart_of_edgecore_a_mapper_hears_only_what_has_changed(
     rows = Rows()
     mapper = GoMapper(tmp_path / "go.sock")
     await mapper.start()
-    async with edgecore(tmp_path, rows) as (_, _, call):
-        answer = await call("MapperRegister", registration(mapper.path))
-        mapper.known["d1"] = answer.deviceList[0]
+    gone = raw({**DEVICE, "metadata": {"name": "gone", "namespace": "default"}})
+    async with edgecore(tmp_path, rows) as (service, _, call):
+        await call("MapperRegister", registration(mapper.path))
+        service.set_device(gone)
+        assert (await mapper.next())[0] == "RegisterDevice"
+        await call("ReportDeviceStates", M["ReportDeviceStatesRequest"](deviceName="d1", state="ok"))
     assert msgspec.json.decode(rows.saved["m"])["protocol"] == "modbus"
     async with edgecore(tmp_path, rows) as (service, _, _call):
-        assert (await mapper.next())[0] == "CreateDeviceModel"
+        name, request = await mapper.next()  # left while edgecore was down
+        assert (name, request.deviceName) == ("RemoveDevice", "gone")
         service.set_device(raw(DEVICE, methods=[]))
         name, request = await mapper.next()
         assert (name, len(request.device.spec.methods)) == ("UpdateDevice", 0)
+    async with edgecore(tmp_path, rows) as (service, _, _call):
+        name, request = await mapper.next()  # the harness starts with the device as it was at first
+        assert (name, len(request.device.spec.methods)) == ("UpdateDevice", 1)
         assert mapper.calls.empty()
     await mapper.server.stop(None)
+
+
+async def test_a_mapper_of_which_nothing_is_noted_is_told_everything(tmp_path):
+    rows = Rows()
+    mapper = GoMapper(tmp_path / "go.sock")
+    await mapper.start()
+    async with edgecore(tmp_path, rows) as (_, _, call):
+        await call("MapperRegister", registration(mapper.path))
+    rows.notes.clear()  # as in a database of KubeEdge's
+    async with edgecore(tmp_path, rows):
+        assert [(await mapper.next())[0] for _ in range(2)] == ["CreateDeviceModel", "RegisterDevice"]
+    await mapper.server.stop(None)
+
+
+def test_parts_that_are_structures_in_kubeedge_are_always_in_the_message():
+    bare = {
+        "metadata": {"name": "d", "namespace": "default"},
+        "spec": {"properties": [{"name": "p"}]},
+    }
+    message = M["Device"].FromString(protobuf.encode(dmi.DEVICE, device_message(bare, None)))
+    assert message.spec.HasField("protocol")
+    prop = message.spec.properties[0]
+    assert prop.HasField("desired")
+    assert prop.HasField("visitors")
+    assert prop.visitors.HasField("configData")
 
 
 async def test_reports_arrive_whatever_is_missing_in_them(tmp_path):

@@ -79,12 +79,21 @@ MODEL = msgspec.json.encode(
 class Rows:
     def __init__(self):
         self.saved = {}
+        self.notes = {}
 
     def mappers(self):
         return list(self.saved.values())
 
     def save_mapper(self, name, value):
         self.saved[name] = value
+
+    def told(self, mapper):
+        return dict(self.notes.get(mapper, {}))
+
+    def note_told(self, mapper, told, *, everything):
+        known = {} if everything else self.notes.setdefault(mapper, {})
+        known.update(told)
+        self.notes[mapper] = {key: body for key, body in known.items() if body is not None}
 
 
 class Sink:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ from edgehive.edge.dmi_convert import (
     protocol_of,
 )
 from edgehive.edge.dmi_link import Key, MapperInfo, MapperLink, device_key, model_key
+from edgehive.kit.errors import StorageError
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 
@@ -81,6 +83,12 @@ class MapperRows(Protocol):
 
     def save_mapper(self, name: str, value: bytes) -> None:
         """Save one, in the place of the older one of that name."""
+
+    def told(self, mapper: str) -> Mapping[Key, bytes]:
+        """What a mapper was told, as far as it is known."""
+
+    def note_told(self, mapper: str, told: Mapping[Key, bytes | None], *, everything: bool) -> None:
+        """Note what a mapper was told (``None``: taken away); `everything`: nothing else counts any more."""
 
 
 @dataclass(slots=True)
@@ -218,7 +226,7 @@ class Dmi:
                 log.warning("a saved mapper is not readable: %s", safe_label(str(exc)))
                 continue
             if info.protocol and info.address:
-                self._open(info).adopt(self._objects(info.protocol))
+                self._open(info).adopt(self._objects(info.protocol), self._rows.told(info.name))
 
     def _open(self, info: MapperInfo) -> MapperLink:
         """The link to a mapper; an older one of its protocol ends."""
@@ -227,11 +235,18 @@ class Dmi:
             return link
         if (task := self._tasks.pop(info.protocol, None)) is not None:
             task.cancel()
-        link = MapperLink(info, rng=self._rng, connect=self._connect)
+        note = partial(self._note_told, info.name)
+        link = MapperLink(info, rng=self._rng, note=note, connect=self._connect)
         self._links[info.protocol] = link
         assert self._group is not None
         self._tasks[info.protocol] = self._group.create_task(_until_cancelled(link))
         return link
+
+    def _note_told(self, mapper: str, told: Mapping[Key, bytes | None], everything: bool) -> None:
+        try:
+            self._rows.note_told(mapper, told, everything=everything)
+        except StorageError as exc:  # after a restart the mapper hears it once more
+            log.warning("what mapper %s was told is not noted: %s", safe_label(mapper), exc)
 
     def _objects(self, protocol: str) -> dict[Key, bytes]:
         """Everything a mapper of `protocol` should have."""

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
@@ -71,10 +70,12 @@ class _Told:
     wanted: dict[Key, bytes] = field(default_factory=dict)
     """Encoded messages: a tenth of what they take as objects."""
     sent: dict[Key, bytes] = field(default_factory=dict)
-    unsure: set[Key] = field(default_factory=set)
-    """May be there from before a restart of ours: ask first."""
+    """What the mapper has; empty: something, perhaps."""
     refused: dict[Key, int] = field(default_factory=dict)
-    adopted: bool = False
+
+
+Note = Callable[[Mapping[Key, bytes | None], bool], None]
+"""Keeps what a mapper has been told (``None``: it was taken away); the flag says that this is all it has."""
 
 
 class MapperLink:
@@ -85,10 +86,12 @@ class MapperLink:
         info: MapperInfo,
         *,
         rng: Callable[[], float],
+        note: Note = lambda told, everything: None,
         connect: Callable[[str], GrpcClient] = GrpcClient,
         backoff: Backoff | None = None,
     ) -> None:
         self.info = info
+        self._note = note
         self._client = connect(info.address)
         self._told = _Told()
         self._changed = asyncio.Event()
@@ -101,13 +104,18 @@ class MapperLink:
             raise ProtocolError("a mapper's link cannot change its address")
         self.info = info
         self._told = _Told(dict(objects), dict(objects))
+        self._note(objects, True)
         self._greet()
 
-    def adopt(self, objects: Mapping[Key, bytes]) -> None:
-        """The mapper may have some version of `objects`: we have restarted, it perhaps has not."""
-        self._told.wanted.update(objects)
-        self._told.unsure.update(objects)
-        self._told.adopted = True
+    def adopt(self, objects: Mapping[Key, bytes], told: Mapping[Key, bytes]) -> None:
+        """We have restarted: the mapper should have `objects` and was `told` those before.
+
+        It is not asked what it has: KubeEdge's mappers die of the question (their GetDevice looks for a field in a
+        pointer). One that has restarted, too, registers again.
+        """
+        self._told = _Told(
+            dict(objects), {key: _shared(body, objects.get(key)) for key, body in told.items()}
+        )
         self._greet()
 
     def want(self, key: Key, body: bytes) -> None:
@@ -119,9 +127,6 @@ class MapperLink:
     def drop(self, key: Key) -> None:
         """The mapper should no longer have this."""
         self._told.wanted.pop(key, None)
-        self._told.unsure.discard(key)
-        if self._told.adopted:  # it may have it from before our restart
-            self._told.sent.setdefault(key, b"")
         self._told.refused.pop(key, None)
         self._changed.set()
 
@@ -154,7 +159,7 @@ class MapperLink:
     def _todo(self) -> list[Key]:
         """Keys that differ: models before the devices that use them, removals last and the other way round."""
         told = self._told
-        give = [k for k, body in told.wanted.items() if k in told.unsure or told.sent.get(k) != body]
+        give = [k for k, body in told.wanted.items() if told.sent.get(k) != body]
         take = [k for k in told.sent if k not in told.wanted]
         keys = [*sorted(give, key=lambda k: k.kind, reverse=True), *sorted(take, key=lambda k: k.kind)]
         return [k for k in keys if told.refused.get(k, 0) < _REFUSALS]
@@ -209,19 +214,18 @@ class MapperLink:
             self._overtaken(key)
             return False
         told.refused.pop(key, None)
-        told.unsure.discard(key)
         if body is None:
             told.sent.pop(key, None)
         else:
             told.sent[key] = body
+        self._note({key: body}, False)
         return True
 
     def _overtaken(self, key: Key) -> None:
         """The mapper registered while it was told of `key`: which of the two it took last is not known."""
         told = self._told
         if key in told.wanted:
-            told.sent.pop(key, None)
-            told.unsure.add(key)
+            told.sent[key] = b""
         else:
             told.sent.setdefault(key, b"")
         self._changed.set()
@@ -232,22 +236,8 @@ class MapperLink:
             method = "UpdateDeviceModel" if known else "CreateDeviceModel"
             await self._call(method, protobuf.encode(dmi.MODEL_REQUEST, {"model": body}))
             return
-        if not known and key in self._told.unsure:
-            there = await self._existing(key)
-            if there is not None and _same_spec(there, body):
-                return
-            known = there is not None
         method = "UpdateDevice" if known else "RegisterDevice"
         await self._call(method, protobuf.encode(dmi.DEVICE_REQUEST, {"device": body}))
-
-    async def _existing(self, key: Key) -> dict[str, Any] | None:
-        name = {"deviceName": key.name, "deviceNamespace": key.namespace}
-        try:
-            answer = await self._call("GetDevice", protobuf.encode(dmi.DEVICE_NAME, name))
-        except GrpcError:
-            return None
-        device = protobuf.decode(dmi.DEVICE_REQUEST, answer).get("device")
-        return device if device else None
 
     async def _remove(self, key: Key) -> None:
         if key.kind == Kind.MODEL.value:
@@ -261,8 +251,6 @@ class MapperLink:
         return await self._client.call(dmi.MAPPER_SERVICE + method, request, timeout=_CALL_SECONDS)
 
 
-def _same_spec(there: Mapping[str, Any], body: bytes) -> bool:
-    """Whether two devices have the same wire form of what matters to a mapper."""
-    ours = protobuf.decode(dmi.DEVICE, body)
-    left, right = (protobuf.encode(dmi.DEVICE_SPEC, device.get("spec", {})) for device in (there, ours))
-    return left == right
+def _shared(told: bytes, wanted: bytes | None) -> bytes:
+    """One object in memory for what is equal."""
+    return wanted if wanted is not None and wanted == told else told
