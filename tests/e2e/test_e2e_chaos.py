@@ -101,13 +101,13 @@ class Chaos:
                 self.config = str(self.rng.random())
                 self.up.apply(configmap("shared", value=self.config))
             case "edge":
-                self.up.kill_child(EDGE)
+                self.kill(EDGE)
             case "cloud":
-                self.up.kill_child("cloudcore")  # the tunnel goes with it
+                self.kill("cloudcore")  # the tunnel goes with it
             case "plane":
-                self.up.kill_child("control-plane")
+                self.kill("control-plane")
                 ready = ("get", "--raw", "/readyz")
-                eventually(lambda: self.up.kubectl(*ready), seconds=30, what="the control plane is back")
+                eventually(lambda: self.up.kubectl(*ready), seconds=90, what="the control plane is back")
             case "runtime":
                 self.containerd.kill()
                 self.containerd.launch()
@@ -115,6 +115,12 @@ class Chaos:
                 self.kill_in_runtime(choice)
             case _:
                 self.read()
+
+    def kill(self, name: str) -> None:
+        """Kill one of ours if it runs; one that is killed often is started again later and later."""
+        if pid := self.up.pid(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def create(self, name: str) -> None:
         if name not in self.wanted:
