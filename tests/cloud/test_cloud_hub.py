@@ -215,7 +215,8 @@ async def test_garbage_on_every_port(lab: Any, caplog: Any) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(garbage)
             writer.write_eof()
-            await asyncio.wait_for(reader.read(), 5)  # noqa: TID251 - a test
+            with suppress(ConnectionResetError):  # what was not read when it was closed
+                await asyncio.wait_for(reader.read(), 5)  # noqa: TID251 - a test
             writer.close()
     assert lab.core.parts.nodes.connected("edge-1")
     assert not [r for r in caplog.records if r.levelname in ("ERROR", "CRITICAL")]
@@ -252,22 +253,48 @@ async def test_what_is_kept_for_absent_nodes_is_bounded_in_their_number(lab: Any
     assert not [m for m in edge.received if m.operation == "start"], "it was the first to be forgotten"
 
 
+def client_hello() -> bytes:
+    """The first bytes of a TLS client."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="x")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
 async def test_who_has_given_up_before_its_turn_costs_no_handshake(lab: Any) -> None:
     await lab.start(lab.make_config(admission={"parallel": 1}))
-    silent = await asyncio.open_connection(
-        "127.0.0.1", lab.ports.websocket
-    )  # takes the only place for a second
     gate = lab.core.parts.hub.gate
+    _, dawdler = await asyncio.open_connection("127.0.0.1", lab.ports.websocket)
+    dawdler.write(client_hello())  # and no more: it has the only place, for a second
     async with asyncio.timeout(5):
         while not gate.entering:
             await asyncio.sleep(0.01)
     for _ in range(5):
         _, writer = await asyncio.open_connection("127.0.0.1", lab.ports.websocket)
-        writer.write(b"\x16\x03\x01")
+        writer.write(client_hello())
         await writer.drain()
         writer.close()
         await writer.wait_closed()
     edge = await lab.edge("edge-1")
     await edge.ask("query", "default/configmap/none")
-    assert (gate.late, gate.failed) == (5, 0)
-    silent[1].close()
+    assert (gate.late, gate.failed, gate.most) == (5, 0, 1)
+    assert gate.outside == 1, "the dawdler goes on without a place"
+    dawdler.close()
+
+
+async def test_who_says_nothing_has_no_place_and_is_dropped_for_others(lab: Any) -> None:
+    await lab.start(lab.make_config(admission={"parallel": 1}))
+    gate = lab.core.parts.hub.gate
+    silent = [await asyncio.open_connection("127.0.0.1", lab.ports.websocket) for _ in range(1_030)]
+    async with asyncio.timeout(10):
+        while gate.dropped < 6:
+            await asyncio.sleep(0.01)
+    assert gate.outside == 1_024
+    edge = await lab.edge("edge-1")
+    await edge.ask("query", "default/configmap/none")
+    async with asyncio.timeout(5):
+        assert await silent[0][0].read() == b"", "the oldest were closed"
+    assert gate.accepted == 1, "one handshake in all"
+    for _, writer in silent:
+        writer.close()

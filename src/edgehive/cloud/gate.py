@@ -6,9 +6,9 @@ come back too. So at most `parallel` connections are on their way in at once; th
 queue, where they cost nothing. Queue policy: first come, first served, up to the backlog; beyond that the kernel
 drops the SYN and the client's kernel sends it again after 1, 3, 7 s. Nobody is refused for the crowd's sake.
 
-A connection that dawdles (a slow link, or somebody who opens sockets and says nothing) gives up its place after
-`patience` and goes on without; only then does it count against `dawdlers`, and at that many nobody is let in until
-some are through or have run into the handshake's time-out.
+A connection has no place before its first byte is there: who opens sockets and says nothing holds up nobody. One that
+dawdles after that, on a slow link or on purpose, gives its place up after `patience` and goes on without. Of those
+without a place, silent or dawdling, 1,024 are kept; then the oldest is dropped.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ BACKLOG: Final = 1024
 _ESTABLISHED: Final = 1
 
 _PATIENCE: Final = 1.0
-_DAWDLERS: Final = 1024
+_OUTSIDE: Final = 1024
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.5
 
@@ -50,6 +50,10 @@ class GateStats:
     """Handshakes that came to nothing."""
     late: int = 0
     """Connections whose other end had given up before their turn came."""
+    outside: int = 0
+    """Silent or dawdling, without a place."""
+    dropped: int = 0
+    """Connections of those that made room for others."""
 
 
 class _Place:
@@ -57,8 +61,8 @@ class _Place:
 
     __slots__ = ("_free", "inside")
 
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._free: Callable[[], None] | None = slots.release
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free: Callable[[], None] | None = free
         self.inside: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def arrived(self) -> None:
@@ -85,14 +89,15 @@ class Gate:
         protocol: Protocol,
         parallel: int,
         patience: float = _PATIENCE,
-        dawdlers: int = _DAWDLERS,
+        outside: int = _OUTSIDE,
     ) -> None:
         self._socket = sock
         self._tls = tls
         self._protocol = protocol
         self._patience = patience
-        self._slots = asyncio.Semaphore(parallel)
-        self._room = asyncio.Semaphore(parallel + dawdlers)
+        self._limit = outside
+        self._places = asyncio.Semaphore(parallel)
+        self._outside: dict[asyncio.Timeout, None] = {}  # by what ends their patience, oldest first
         self._loop = asyncio.get_running_loop()
         self._open = True
         self.stats: Final = GateStats()
@@ -101,15 +106,18 @@ class Gate:
         """Let connections in until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                await self._room.acquire()
-                await self._slots.acquire()
+                # Nobody is taken off the kernel's queue while there is no place; none is held while waiting for one.
+                await self._places.acquire()
+                self._places.release()
                 sock = await self._accept()
-                while _is_given_up(sock):
+                said = _has_spoken(sock)
+                if said is None:
                     self.stats.late += 1
                     sock.close()
-                    sock = await self._accept()
-                self.stats.accepted += 1
-                group.create_task(self._admit(sock))
+                elif said:
+                    group.create_task(self._enter(sock))
+                else:
+                    group.create_task(self._hear(sock))
 
     async def _accept(self) -> socket.socket:
         complained = False
@@ -130,29 +138,91 @@ class Gate:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
 
+    async def _hear(self, sock: socket.socket) -> None:
+        """Wait for the first byte, without a place."""
+        heard: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(sock, _resolve, heard)
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
+                self._outside_with(deadline)
+                try:
+                    await heard
+                finally:
+                    self._inside_with(deadline)
+        except TimeoutError:
+            self.stats.failed += 1
+            return
+        finally:
+            self._loop.remove_reader(sock)
+            if not heard.done() or heard.cancelled():
+                sock.close()
+        await self._enter(sock)
+
+    async def _enter(self, sock: socket.socket) -> None:
+        """Take a place, unless the peer gives up before there is one."""
+        try:
+            await self._places.acquire()
+        except BaseException:
+            sock.close()
+            raise
+        if _has_spoken(sock) is None:
+            self._places.release()
+            self.stats.late += 1
+            sock.close()
+        else:
+            await self._admit(sock)
+
     async def _admit(self, sock: socket.socket) -> None:
-        place = _Place(self._slots)
+        """Shake hands, in a place that is its own for as long as it does not dawdle."""
         stats = self.stats
+        stats.accepted += 1
         stats.entering += 1
         stats.most = max(stats.most, stats.entering)
-        dawdling = self._loop.call_later(self._patience, place.release)
+        place = _Place(self._leave)
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT + 1.0):
-                await self._loop.connect_accepted_socket(
-                    lambda: self._protocol(place.arrived),
-                    sock,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                )
-                await place.inside
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
+                await self._shake_hands(sock, place, deadline)
         except (OSError, TimeoutError, EOFError) as exc:
             stats.failed += 1
             log.debug("a connection came to nothing: %s: %s", type(exc).__name__, exc)
         finally:
-            dawdling.cancel()
             place.release()
-            stats.entering -= 1
-            self._room.release()
+
+    async def _shake_hands(self, sock: socket.socket, place: _Place, deadline: asyncio.Timeout) -> None:
+        def dawdles() -> None:
+            place.release()
+            self._outside_with(deadline)
+
+        dawdling = self._loop.call_later(self._patience, dawdles)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._protocol(place.arrived),
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+            )
+            await place.inside
+        finally:
+            dawdling.cancel()
+            self._inside_with(deadline)
+
+    def _leave(self) -> None:
+        self.stats.entering -= 1
+        self._places.release()
+
+    def _outside_with(self, deadline: asyncio.Timeout) -> None:
+        """Count a connection among those without a place; beyond the limit the oldest's time is up."""
+        self._outside[deadline] = None
+        if len(self._outside) > self._limit:
+            oldest = next(iter(self._outside))
+            del self._outside[oldest]
+            oldest.reschedule(self._loop.time())
+            self.stats.dropped += 1
+        self.stats.outside = len(self._outside)
+
+    def _inside_with(self, deadline: asyncio.Timeout) -> None:
+        self._outside.pop(deadline, None)
+        self.stats.outside = len(self._outside)
 
     # -- what a WebSocket server wants of the server under it
 
@@ -183,10 +253,19 @@ class Gate:
         """Done with `close`; the connections are their owner's."""
 
 
-def _is_given_up(sock: socket.socket) -> bool:
-    """Whether the peer has closed already, though what it had sent may still lie there."""
+def _has_spoken(sock: socket.socket) -> bool | None:
+    """Whether the peer has sent something; ``None``: it has given up, though what it had sent may still lie there."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED:
+            return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    except (OSError, AttributeError):  # not Linux
+        return True if sock.recv(1, socket.MSG_PEEK) else None
+    except BlockingIOError:
         return False
-    return info[0] != _ESTABLISHED
+    except OSError:
+        return None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -166,6 +166,18 @@ class CloudMetrics:
                 "edgehive_hub_entering_most", "gauge", "Most connections on their way in at once", gate.most
             )
             yield single(
+                "edgehive_hub_outside",
+                "gauge",
+                "Connections that are silent or dawdle before they are in",
+                gate.outside,
+            )
+            yield single(
+                "edgehive_hub_outside_dropped_total",
+                "counter",
+                "Connections of those that made room for others",
+                gate.dropped,
+            )
+            yield single(
                 "edgehive_hub_late_total",
                 "counter",
                 "Connections whose edge had given up before their turn",
