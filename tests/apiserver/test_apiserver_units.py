@@ -298,6 +298,20 @@ async def test_a_node_sees_what_its_pods_use(cluster, pod):
     assert not authorizer.allows(other, token)
 
 
+async def test_a_mirror_pod_gives_its_node_no_rights(cluster, pod):
+    body = pod("static-n1", nodeName="n1", imagePullSecrets=[{"name": "pull"}])
+    body["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    await cluster.create("pods", body)
+    authorizer = Authorizer(storage=cluster.storage, bindings=())
+    # The same node could make it anywhere, and so would be everybody.
+    for action in (
+        Attributes("create", "", "serviceaccounts", "token", "default", "default"),
+        Attributes("get", "", "secrets", "", "default", "pull"),
+    ):
+        assert not authorizer.allows(NODE, action)
+    assert authorizer.allows(NODE, Attributes("get", "", "pods", "", "default", "static-n1"))
+
+
 def test_a_node_creates_only_its_own_mirror_pods():
     mirror = {"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n1"}}
     check_mirror(NODE, mirror)
@@ -306,6 +320,9 @@ def test_a_node_creates_only_its_own_mirror_pods():
         {"spec": {"nodeName": "n1"}},
         {**mirror, "spec": {"nodeName": "n2"}},
         {**mirror, "spec": {"nodeName": "n1", "volumes": [{"secret": {"secretName": "s"}}]}},
+        {**mirror, "spec": {"nodeName": "n1", "volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}},
+        {**mirror, "spec": {"nodeName": "n1", "serviceAccountName": "admin"}},
+        {**mirror, "spec": {"nodeName": "n1", "serviceAccount": "admin"}},
     ):
         with pytest.raises(ApiStatus):
             check_mirror(NODE, bad)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.codec import decode
@@ -10,6 +10,7 @@ from edgehive.apiserver.context import User
 from edgehive.kube.rules import READ, WRITE, Attributes, Rule
 from edgehive.kube.status import ApiStatus
 
+MIRROR: Final = "kubernetes.io/config.mirror"
 _NODE_RULES = (
     Rule(("create", "get", "list", "watch", "update", "patch"), ("",), ("nodes", "nodes/status")),
     Rule(READ, ("",), ("services",)),
@@ -80,11 +81,12 @@ class NodeAuthorizer:
         return record is None or (decode(record.value).get("spec") or {}).get("nodeName") == node
 
     def _pods(self, node: str, namespace: str) -> Iterator[dict[str, Any]]:
+        """Yield the pods the node was given; its mirror pods, which it makes itself, give it rights to nothing."""
         mark = b'"nodeName":"%b"' % node.encode()
         for _, record in self.storage.scan("pods", f"{namespace}/"):
             if mark in record.value:
                 pod = decode(record.value)
-                if (pod.get("spec") or {}).get("nodeName") == node:
+                if (pod.get("spec") or {}).get("nodeName") == node and not is_mirror(pod):
                     yield pod
 
     def _spec(self, resource: str, name: str) -> dict[str, Any]:
@@ -134,16 +136,23 @@ def check_mirror(user: User, pod: dict[str, Any]) -> None:
     node = node_name(user)
     if not node:
         return
-    spec, annotations = pod.get("spec") or {}, (pod.get("metadata") or {}).get("annotations") or {}
+    spec = pod.get("spec") or {}
     problem = ""
-    if "kubernetes.io/config.mirror" not in annotations:
+    if not is_mirror(pod):
         problem = "pod does not have the mirror annotation, a node can only create mirror pods"
     elif spec.get("nodeName") != node:
         problem = f'node "{node}" can only create pods with spec.nodeName set to itself'
-    elif any(True for _ in references(pod)):
-        problem = "a mirror pod may not refer to secrets, configmaps or service accounts"
+    elif spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        problem = "a mirror pod may not refer to a service account"
+    elif any(True for _ in references(pod)) or any(True for _ in claims(pod)):
+        problem = "a mirror pod may not refer to secrets, configmaps or persistentvolumeclaims"
     if problem:
         raise ApiStatus(403, "Forbidden", f"pods is forbidden: {problem}", {"kind": "pods"})
+
+
+def is_mirror(pod: dict[str, Any]) -> bool:
+    """Whether a pod only shows a static one of its node."""
+    return MIRROR in ((pod.get("metadata") or {}).get("annotations") or {})
 
 
 def claims(pod: dict[str, Any]) -> Iterator[str]:
