@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from edgehive.edge.csi_records import BOOT, load, save
 from edgehive.edge.csi_spec import DriverFacts, driver_facts, inline, persistent
+from edgehive.edge.csi_volumes import give_to_group
 from edgehive.edge.env import PodFacts
 from edgehive.edge.plugins import DRIVERS_ANNOTATION, NODE_ID_ANNOTATION, NodePlugins
 from edgehive.edge.pods_objects import PodObjects
@@ -508,3 +510,33 @@ def test_a_killed_edgecore_neither_disturbs_a_volume_nor_leaves_it(
     finally:
         edged.kill()
         driver.end()
+
+
+def test_an_inline_volume_has_no_secret_of_another_namespace():
+    source = {"driver": DRIVER, "nodePublishSecretRef": {"name": "s", "namespace": "kube-system"}}
+    assert inline(pod(), "v", source).publish_secret == ("default", "s")
+    assert inline(pod(), "v", {"driver": DRIVER, "nodePublishSecretRef": "s"}).publish_secret is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to a group")
+def test_a_file_that_becomes_a_link_meanwhile_gives_nothing_outside_to_the_group(tmp_path, monkeypatch):
+    outside, volume = tmp_path / "outside", tmp_path / "volume"
+    volume.mkdir()
+    for file in (outside, volume / "file"):
+        file.touch(mode=0o600)
+    (volume / "link").symlink_to(outside)
+    chown = os.chown
+
+    def swapping(path, uid, gid, **more):
+        """Another pod that has the volume is quicker."""
+        if (volume / "file").is_file() and not (volume / "file").is_symlink():
+            (volume / "file").rename(tmp_path / "moved")
+            (volume / "file").symlink_to(outside)
+        chown(path, uid, gid, **more)
+
+    monkeypatch.setattr(os, "chown", swapping)
+    give_to_group(volume, 4242)
+    assert (volume / "file").is_symlink()
+    assert (outside.stat().st_gid, outside.stat().st_mode & 0o777) == (0, 0o600)
+    assert ((tmp_path / "moved").stat().st_gid, volume.stat().st_gid) == (4242, 4242)
+    assert volume.stat().st_mode & 0o2070 == 0o2070

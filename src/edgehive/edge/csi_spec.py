@@ -82,7 +82,10 @@ def inline(pod: Pod, name: str, source: JsonObject) -> CsiVolume:
     """
     digest = hashlib.sha256(f"{pod.uid}{name}".encode()).hexdigest()
     reference = source.get("nodePublishSecretRef")
-    secret = _secret({"namespace": pod.metadata.namespace} | reference) if reference else None
+    # The secret is one of the pod's own namespace, whatever else the reference says.
+    secret = (
+        _secret(reference | {"namespace": pod.metadata.namespace}) if isinstance(reference, dict) else None
+    )
     return _checked(
         CsiVolume(
             driver=str(source.get("driver") or ""),

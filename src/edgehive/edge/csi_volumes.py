@@ -5,8 +5,10 @@ taken up by the next one. What was published in this boot is never published aga
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import stat
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -145,7 +147,7 @@ class CsiVolumes:
             await self._stage(work, context)
         await work.driver.publish(**await self._publication(work, context))
         if (group := work.group_to_apply) is not None:
-            give_to_group(home / _MOUNT, group)
+            await asyncio.to_thread(give_to_group, home / _MOUNT, group)  # a large volume takes its time
         save(home, record | {BOOT: self._boot})
         log.info(
             "pod %s: volume %s published by %s",
@@ -317,15 +319,27 @@ class CsiVolumes:
 
 
 def give_to_group(directory: Path, group: int) -> None:
-    """Give a volume's files to the pod's fsGroup, unless its root is the group's already."""
+    """Give a volume's files to the pod's fsGroup, unless its root is the group's already.
+
+    Other pods may have the volume, too: what they put in the place of a file meanwhile is never followed.
+    """
     status = directory.stat()
     if status.st_gid == group and status.st_mode & 0o2070 == 0o2070:
         return
-    for root, _, files in os.walk(directory, topdown=False):
+    for _, _, files, place in os.fwalk(directory, topdown=False):
         for name in files:
-            path = os.path.join(root, name)  # noqa: PTH118 - a Path for each file of a volume is slow
-            if not os.path.islink(path):  # noqa: PTH114
-                os.chown(path, -1, group)
-                os.chmod(path, os.stat(path).st_mode | 0o060)  # noqa: PTH101, PTH116
-        os.chown(root, -1, group)
-        os.chmod(root, os.stat(root).st_mode | 0o2070)  # noqa: PTH101, PTH116, S103
+            with contextlib.suppress(FileNotFoundError):
+                _give_file(name, place, group)
+        os.fchown(place, -1, group)
+        os.fchmod(place, stat.S_IMODE(os.fstat(place).st_mode) | 0o2070)
+
+
+def _give_file(name: str, place: int, group: int) -> None:
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=place)
+    try:
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            path = f"/proc/self/fd/{found}"  # neither call takes such a descriptor itself
+            os.chown(path, -1, group)
+            os.chmod(path, stat.S_IMODE(os.fstat(found).st_mode) | 0o060)  # noqa: PTH101
+    finally:
+        os.close(found)
