@@ -117,6 +117,12 @@ def test_quantities(text: object, value: float) -> None:
     assert parse_quantity(text) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("text", ["1e999", "9" * 400, "99999999E"])
+def test_a_quantity_without_measure_is_the_largest_there_is(text):
+    assert 2**62 < int(parse_quantity(text)) < 2**63
+    assert -(2**63) < int(parse_quantity(f"-{text}")) < -(2**62)
+
+
 def test_quality_of_service() -> None:
     def qos(*resources: dict[str, Any]) -> str:
         return parse(

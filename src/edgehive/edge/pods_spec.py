@@ -39,6 +39,8 @@ _SCALE = {
     "Pi": 2**50,
     "Ei": 2**60,
 }
+_LARGEST = float(2**63 - 1024)
+"""The largest float below 2**63; Kubernetes takes ``1e30``, too, and means the most that there is."""
 
 JsonObject = dict[str, Any]
 
@@ -250,7 +252,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def parse_quantity(text: object) -> float:
-    """Return a quantity in its base unit (cores, bytes); 0 for what is not one."""
+    """Return a quantity in its base unit (cores, bytes), at most what 64 bits hold; 0 for what is not one."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None:
         return 0.0
@@ -258,7 +260,7 @@ def parse_quantity(text: object) -> float:
         number = float(match[1] + (match[2] or ""))
     except ValueError:
         return 0.0
-    return number * _SCALE[match[3] or ""]
+    return max(-_LARGEST, min(_LARGEST, number * _SCALE[match[3] or ""]))
 
 
 def format_time(seconds: float) -> str:
