@@ -105,6 +105,11 @@ async def test_nobody_grants_more_than_they_have(admin: Kubectl):
     said = await boss("create", "rolebinding", "up", "--clusterrole=cluster-admin", "--user=x", code=1)
     assert "not currently held" in said
     await boss("create", "rolebinding", "view", "--clusterrole=view", "--user=x")
+    # nor what somebody else will have made one day
+    assert "not found" in await boss(
+        "create", "rolebinding", "early", "--clusterrole=future", "--user=x", code=1
+    )
+    assert "not found" in await boss("create", "rolebinding", "early", "--role=future", "--user=x", code=1)
     await admin(
         "create", "role", "binder", "--verb=bind", "--resource=clusterroles.rbac.authorization.k8s.io",
         "--resource-name=cluster-admin",

@@ -123,3 +123,6 @@ async def test_the_stream_server_asks_for_an_identity_first() -> None:
     assert await get("/metrics/resource", "Bearer good") == 503, "it may, but the node has no tunnel"
     assert await get("/exec/default/pod/c", "Bearer good") == 403
     assert await get("/nothing", "") == 403
+    # An original edge takes the way up, and so there would be no end to what a token opens.
+    for path in ("/metrics/../containerLogs/default/pod/c", "/metrics/./../pods", "/stats//../pods"):
+        assert await get(path, "Bearer good") == 403

@@ -22,7 +22,7 @@ from edgehive.kube.rbac import (
 )
 from edgehive.kube.refs import CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES
 from edgehive.kube.rules import Attributes, Rule
-from edgehive.kube.status import ApiStatus
+from edgehive.kube.status import ApiStatus, not_found
 from edgehive.store.revisions import Expired
 
 _ROLES: Final = (str(ROLES), str(CLUSTERROLES))
@@ -105,7 +105,11 @@ class GrantGuard:
             resource = ROLES.resource if kind == "Role" else CLUSTERROLES.resource
             about = Attributes(verb, GROUP, resource, "", call.namespace, role)
             binding = Binding(call.namespace, kind, role, (Subject(),))
-            wanted = tuple(self._policy().granted(binding))
+            policy = self._policy()
+            if not policy.knows(binding) and not self._allows(call.user, about):
+                # Bound before it is there, a role would give its rights as soon as somebody makes it.
+                raise not_found(resource, role, GROUP)
+            wanted = tuple(policy.granted(binding))
         if self._allows(call.user, about):
             return
         missing = uncovered(self._rules(call.user, call.namespace), wanted)

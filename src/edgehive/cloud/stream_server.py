@@ -68,7 +68,7 @@ class StreamServer:
             return await self._connect(request.raw_path)
         parts = request.path.strip("/").split("/")
         kind, node = self._target(request, parts)
-        status, text = await self._judge(request, parts[0], node)
+        status, text = await self._judge(request, parts, node)
         if status != 200:
             log.warning("stream request from %s refused: %s", request.remote, text)
             return _error(status, text)
@@ -82,13 +82,17 @@ class StreamServer:
         except (EdgehiveError, OSError) as exc:
             return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
 
-    async def _judge(self, request: Request, area: str, node: str) -> Verdict:
+    async def _judge(self, request: Request, parts: list[str], node: str) -> Verdict:
         name = (request.peer_subject or ("", ()))[0]
         if _is_api_server(request):
             return 200, ""
         if self._access is None or name or "authorization" not in request.headers:
             return 403, f"only the API server may ask, not {safe_label(name or 'nobody')}"
-        return await self._access.judge(request, area, node)
+        if {"", ".", ".."} & set(
+            parts
+        ):  # an original edge goes where such a path leads: to logs, by way of metrics
+            return 403, "a path that a token opens names nothing above it"
+        return await self._access.judge(request, parts[0], node)
 
     async def _connect(self, target: str) -> Response:
         """Be the proxy of an API server (its egress selector): edges are reached here, all others directly.

@@ -188,9 +188,13 @@ class Policy:
         """Tell whether some rule of `who` allows the action."""
         return any(rule.allows(action) for rule in self.rules(who, action.namespace))
 
+    def knows(self, binding: Binding) -> bool:
+        """Tell whether there is the role that a binding grants."""
+        return _role_key(binding) in self._roles
+
     def granted(self, binding: Binding) -> Iterator[Rule]:
         """The rules that a binding grants; none when there is no such role."""
-        role = self._roles.get((binding.namespace if binding.role_kind == "Role" else "", binding.role))
+        role = self._roles.get(_role_key(binding))
         if role is None:
             return
         for rule in self._all(role):
@@ -207,6 +211,10 @@ class Policy:
     @staticmethod
     def _selects(role: Role, other: Role) -> bool:
         return any(selector.matches(other.labels) for selector in role.selectors)
+
+
+def _role_key(binding: Binding) -> tuple[str, str]:
+    return binding.namespace if binding.role_kind == "Role" else "", binding.role
 
 
 def uncovered(own: Iterable[Rule], wanted: Iterable[Rule]) -> list[Rule]:
