@@ -1,6 +1,9 @@
 """Writes that wait for the cloud: kept over a restart, delivered in order, refusals told."""
 
+import asyncio
 import json
+
+import pytest
 
 from edgehive.kube.api import MERGE_PATCH
 from edgehive.kube.refs import CONFIGMAPS, CRDS, EVENTS, GVR
@@ -137,3 +140,48 @@ async def test_a_full_queue_says_so_and_loses_nothing(lab, monkeypatch):
     lab.link.switch(True)
     await empty(lab)
     assert lab.server.queue.stats.delivered == 2
+
+
+@with_lab
+async def test_neither_a_full_disk_nor_a_body_nobody_can_read_ends_the_delivery(lab):
+    await with_queue(lab, "events")
+    lab.link.switch(False)
+    for name, meta in (("bad", {"labels": {"a": 5}}), ("good", {})):
+        assert (await lab.ask(EVENT_PATH, "POST", event(name=name, **meta)))[0] == 201
+    with lab.store.transaction() as db:  # as a full disk: reading goes on
+        db.execute(
+            "CREATE TRIGGER full BEFORE UPDATE ON edgehive_writes BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    delivered = asyncio.Event()
+    lab.server.queue._delivered = lambda gvr, raw: delivered.set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgehive.edge.metaserver_queue._AGAIN", 0.01)
+        lab.link.switch(True)
+        async with asyncio.timeout(5):
+            while "full" not in lab.server.queue.problem:
+                await asyncio.sleep(0.01)
+        assert len(lab.server.queue) == 2
+        assert not lab.task.done()
+        with lab.store.transaction() as db:
+            db.execute("DROP TRIGGER full")
+        await empty(lab)
+    assert delivered.is_set()
+    assert [one["involvedObject"]["name"] for one in lab.reported] == ["bad"]
+
+
+@with_lab
+async def test_a_patch_that_never_arrived_is_not_taken_for_done(lab):
+    await lab.put("q", k="0")
+    await with_queue(lab, "configmaps")
+    _, held, _ = await lab.ask(f"{MAPS}/q")
+    lab.link.switch(False)
+    version = held["metadata"]["resourceVersion"]
+    patch = {"metadata": {"resourceVersion": version}, "data": {"k": "mine"}}
+    assert (await lab.ask(f"{MAPS}/q", "PATCH", patch, **MERGE))[0] == 200
+    with lab.server.queue._store.transaction() as db:
+        db.execute("UPDATE edgehive_writes SET sent = 1")  # it was sent, and lost on the way
+    await lab.api.patch(CONFIGMAPS, "q", b'{"data":{"k":"theirs"}}', MERGE_PATCH, DEFAULT)
+    lab.link.switch(True)
+    await empty(lab)
+    (reported,) = lab.reported
+    assert reported["involvedObject"]["name"] == "q"

@@ -6,7 +6,7 @@ returning, cancels its siblings and ends the group, so that a process is either 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from edgehive.kit.backoff import Backoff
@@ -44,20 +44,33 @@ async def supervise(*services: Service) -> None:
 
 
 async def keep_running(service: Service) -> None:
-    """Run one service, restarting it after `Transient`."""
+    """Run one service, restarting it after `Transient`, also when that comes out of a task group of its own."""
     backoff = Backoff(service.backoff, service.backoff_max)
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
         try:
             await service.run()
-        except Transient as exc:
+        except (Transient, ExceptionGroup) as exc:
+            reasons = list(_reasons(exc))
+            if not all(isinstance(reason, Transient) for reason in reasons):
+                raise
             if loop.time() - started > _STABLE_AFTER:
                 backoff.reset()
             delay = backoff.next()
-            log.warning("%s: %s; again in %.1f s", service.name, exc, delay)
+            why = "; ".join(map(str, reasons))
+            log.warning("%s: %s; again in %.1f s", service.name, why, delay)
             await asyncio.sleep(delay)
         else:
             if service.once:
                 return
             raise ServiceExited(f"{service.name} ended although it must run for ever")
+
+
+def _reasons(exc: Exception) -> Iterator[Exception]:
+    """What an exception comes to: itself, or all that is in the group."""
+    if isinstance(exc, ExceptionGroup):
+        for one in exc.exceptions:
+            yield from _reasons(one)
+    else:
+        yield exc

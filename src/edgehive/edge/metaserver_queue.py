@@ -15,14 +15,20 @@ from typing import Any, Final
 import msgspec
 
 from edgehive.edge.store import EdgeStore
-from edgehive.kit.errors import Unreachable
+from edgehive.kit.errors import ProtocolError, StorageError, Unreachable
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
-from edgehive.kube.meta import decode_partial
+from edgehive.kube.meta import Partial, decode_partial
 from edgehive.kube.refs import GVR
 from edgehive.kube.status import ApiStatus
 from edgehive.wire import application as apps
-from edgehive.wire.application import Application, decode_application, encode_application, parse_key
+from edgehive.wire.application import (
+    Application,
+    PatchInfo,
+    decode_application,
+    encode_application,
+    parse_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +104,8 @@ class WriteQueue:
         self._wall = wall
         self._wake = asyncio.Event()
         self.stats = QueueStats()
+        self.problem = ""
+        """Why nothing can be delivered, if it is the disk."""
         with store.transaction() as db:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 db.execute(statement)
@@ -172,10 +180,23 @@ class WriteQueue:
         """Deliver what waits whenever there is a cloud, until cancelled."""
         while True:
             self._wake.clear()
-            if is_connected() and not await self._deliver():
+            if is_connected() and not await self._try_to_deliver():
                 await asyncio.sleep(_AGAIN)
                 continue
             await self._wake.wait()
+
+    async def _try_to_deliver(self) -> bool:
+        try:
+            done = await self._deliver()
+        except (
+            StorageError
+        ) as exc:  # what is not noted as delivered is sent again, and is no conflict with itself
+            if self.problem != str(exc):
+                log.warning("writes wait on: %s", exc)
+            self.problem = str(exc)
+            return False
+        self.problem = ""
+        return done
 
     async def _deliver(self) -> bool:
         """Deliver in order; False when the cloud cannot take the next one now."""
@@ -204,18 +225,31 @@ class WriteQueue:
                 raw = b""
             self._drop(sequence)
             self.stats.delivered += 1
+            self._show(application, raw)
+
+    def _show(self, application: Application, raw: bytes) -> None:
+        """Let readers see what the cloud made of a write; a watch brings it, too, where one runs."""
+        try:
             if raw:
                 self._delivered(parse_key(application.key).gvr, raw)
+        except (StorageError, *MALFORMED) as exc:
+            log.warning(
+                "what became of %s is not kept: %s", safe_label(application.key), safe_label(str(exc))
+            )
 
     async def _is_done(self, application: Application) -> bool:
         """Whether the cluster has what a write that is sent again wanted."""
         question = Application(application.key, apps.GET, application.node, b"{}")
         try:
             there = msgspec.json.decode(await self._ask(question, _WAIT))
-            wanted = msgspec.json.decode(application.body or b"{}")
-        except (Unreachable, ApiStatus, *MALFORMED):
+            wanted = msgspec.json.decode(
+                PatchInfo.parse(application.option).data
+                if application.verb == apps.PATCH
+                else application.body
+            )
+        except (Unreachable, ApiStatus, ProtocolError, *MALFORMED):
             return False
-        return _contains(there, _own_part(wanted))
+        return isinstance(wanted, dict) and _contains(there, _own_part(wanted))
 
     def _drop(self, sequence: int) -> None:
         with self._store.transaction() as db:
@@ -250,10 +284,7 @@ def _supersedes(new: Application, old: Application) -> bool:
         return False
     if new.verb not in (apps.UPDATE, apps.UPDATE_STATUS):
         return False
-    return (
-        decode_partial(new.body).metadata.resource_version
-        == decode_partial(old.body).metadata.resource_version
-    )
+    return _partial(new.body).metadata.resource_version == _partial(old.body).metadata.resource_version
 
 
 def _own_part(obj: Any) -> Any:
@@ -274,8 +305,16 @@ def _contains(there: Any, wanted: Any) -> bool:
     return bool(there == wanted)
 
 
+def _partial(body: bytes) -> Partial:
+    """What a client's object says of itself, as far as it can be read: only the cloud checks it."""
+    try:
+        return decode_partial(body)
+    except MALFORMED:
+        return Partial()
+
+
 def _about(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
-    partial = decode_partial(body)
+    partial = _partial(body)
     return {"kind": partial.kind, "apiVersion": partial.api_version, "uid": partial.metadata.uid}

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from edgehive.edge.metaserver_store import Replica
-from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
+from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Unreachable
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
@@ -299,11 +299,11 @@ class Follower:
         body = await self.ask(self.application(key, apps.LIST, _selectors(scope)))
         try:
             found = msgspec.json.decode(body, type=_List)
+            raws = [bytes(item) for item in found.items or ()]
+            seen = {(m.namespace, m.name) for m in (decode_partial(raw).metadata for raw in raws)}
         except MALFORMED as exc:
             raise ApiStatus(500, "InternalError", f"the cloud did not answer with a list: {exc}") from exc
-        raws = [bytes(item) for item in found.items or ()]
         revision = parse_version(found.metadata.resource_version)
-        seen = {(m.namespace, m.name) for m in (decode_partial(raw).metadata for raw in raws)}
         selects = self.selects(scope)
         gone = []
         prefix = f"{scope.namespace}/" if scope.namespace else ""
@@ -332,6 +332,8 @@ class Follower:
             log.warning(
                 "%s is not followed any more: %s", safe_label(str(followed.scope)), safe_label(str(exc))
             )
+        except StorageError as exc:  # it is tried again, as long as the disk takes nothing
+            log.warning("%s is not kept: %s", safe_label(str(followed.scope)), exc)
 
     async def _tell_watches(self) -> bool:
         """Tell the cloud everything that is watched; one message."""
