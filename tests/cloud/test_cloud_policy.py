@@ -6,6 +6,8 @@ import contextlib
 import json
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from edgehive.aio import pki
 from edgehive.aio.informer import Informer
@@ -224,8 +226,17 @@ async def test_one_made_by_hand_for_an_account_without_pods_is_left_alone(tmp_pa
         assert await lab.access("default") is None
 
 
-def request(node: str, *addresses: str, organizations=("system:nodes",)) -> dict:
-    der = pki.create_csr(pki.new_key(), f"system:node:{node}", organizations, addresses)
+def named(node: str, name: str) -> bytes:
+    """A request for a DNS name."""
+    oid = x509.oid.NameOID
+    subject = [(oid.ORGANIZATION_NAME, "system:nodes"), (oid.COMMON_NAME, f"system:node:{node}")]
+    asked = x509.CertificateSigningRequestBuilder(x509.Name([x509.NameAttribute(*one) for one in subject]))
+    asked = asked.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return asked.sign(pki.new_key(), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def request(node: str, *addresses: str, organizations=("system:nodes",), der: bytes = b"") -> dict:
+    der = der or pki.create_csr(pki.new_key(), f"system:node:{node}", organizations, addresses)
     pem = (
         b"-----BEGIN CERTIFICATE REQUEST-----\n"
         + base64.encodebytes(der)
@@ -243,7 +254,11 @@ def request(node: str, *addresses: str, organizations=("system:nodes",)) -> dict
 async def test_certificates_for_a_node_s_own_addresses_are_approved_and_no_others(tmp_path):
     async with laboratory(tmp_path) as lab:
         await lab.node("edge-1")
-        status = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]}}
+        addresses = [
+            {"type": "InternalIP", "address": "192.0.2.7"},
+            {"type": "Hostname", "address": "kubernetes.default.svc"},
+        ]
+        status = {"status": {"addresses": addresses}}
         await lab.api.patch(
             NODES, "edge-1", json.dumps(status).encode(), MERGE_PATCH, WriteOptions(subresource="status")
         )
@@ -253,6 +268,7 @@ async def test_certificates_for_a_node_s_own_addresses_are_approved_and_no_other
             "unknown": request("edge-9", "127.0.0.1"),
             "masters": request("edge-1", "127.0.0.1", organizations=("system:masters",)),
             "client": request("edge-1", "127.0.0.1"),
+            "name": request("edge-1", der=named("edge-1", "kubernetes.default.svc")),
         }
         wrong["client"]["spec"]["usages"].append("client auth")
         for name, body in wrong.items():

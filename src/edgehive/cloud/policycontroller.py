@@ -17,7 +17,7 @@ from edgehive.aio.supervise import Service
 from edgehive.cloud.metrics import Metric, single
 from edgehive.cloud.policy import KIND, PolicyCaches, PolicyView, Usage
 from edgehive.cloud.policy_rules import Roles
-from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.errors import EdgehiveError, Transient
 from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import MERGE_PATCH, KubeApi, WriteOptions
@@ -260,6 +260,9 @@ class CsrApprover:
                     log.warning(
                         "the certificate request %s is not approved now: %s", name, safe_label(str(exc))
                     )
+                    if isinstance(exc, Transient) or (isinstance(exc, ApiStatus) and exc.retryable):
+                        await asyncio.sleep(_AGAIN)
+                        self._waiting.append(name)
             self._wake.clear()
             await self._wake.wait()
 
@@ -305,7 +308,8 @@ class CsrApprover:
         if own is None:
             return "there is no such node"
         wrong = [a for a in csr.addresses if not (_is_local(a) or a in own)]
-        wrong += [n for n in csr.dns_names if n not in {"localhost", *own}]
+        # MetaServers ask for addresses alone. A node's names are its own words: it may call itself kubernetes.default.
+        wrong += [n for n in csr.dns_names if n != "localhost"]
         if csr.other_names or wrong or not (csr.addresses or csr.dns_names):
             return f"not names of the node: {', '.join(wrong)}"
         return ""
