@@ -81,6 +81,13 @@ def test_values_have_the_types_of_the_original(kind, good, bad):
     assert [v for v in bad if not values.type_problem(kind, v)] == []
 
 
+@pytest.mark.parametrize("text", ["1{}x", "1{}.", "0x{}!", "1_{}_"])
+def test_a_long_text_is_no_number_at_once(text):
+    """Tried in all ways to part it, each took 20 s."""
+    long = text.format("1" * values.MAX_TEXT)
+    assert values.type_problem("float", long) == "the value is not float"
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
@@ -146,7 +153,8 @@ def test_a_text_is_wrong_to_go_where_it_is_wrong_to_us(data):
 
 
 def test_depth_is_no_danger():
-    assert "exceeded max depth" in describe_error(b"[" * 200_000, Malformed("?"))
+    assert "exceeded max depth" in describe_error(b"[" * 10_001, Malformed("?"))
+    assert describe_error(b"[" * 200_000, Malformed("?")) == "?", "long ones are not walked through"
     with pytest.raises(Malformed, match="deep"):
         gojson.decode(b"[" * 200_000)
 

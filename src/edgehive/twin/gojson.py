@@ -16,6 +16,9 @@ from edgehive.kit.malformed import MALFORMED
 MAX_PAYLOAD: Final = 256 << 10
 """Largest payload of a client, in bytes; KubeEdge has no limit."""
 
+_DESCRIBED: Final = 16 << 10
+"""Longest payload whose error is put into Go's words."""
+
 _encoder = msgspec.json.Encoder()
 _ESCAPES: Final = (
     (b"&", b"\\u0026"),
@@ -123,8 +126,11 @@ class _SyntaxError(Exception):
 
 
 def describe_error(payload: bytes, problem: Malformed) -> str:
-    """``%#v`` of the error Go would have found in `payload`, as far as it is one of syntax; else what we found."""
-    if len(payload) > MAX_PAYLOAD:
+    """``%#v`` of the error Go would have found in `payload`, as far as it is one of syntax; else what we found.
+
+    It is looked for in short payloads only: byte by byte, a long one would take half a second.
+    """
+    if len(payload) > _DESCRIBED:
         return str(problem)
     scanner = _Scanner(payload)
     try:

@@ -11,9 +11,10 @@ _ALPHABET = "a-zA-Z0-9-_.,:/@#"
 _KEY = re.compile(f"[{_ALPHABET}]{{1,128}}")
 _VALUE = re.compile(f"[{_ALPHABET}]{{1,512}}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
-_DIGITS = "[0-9]+(?:_[0-9]+)*"
-_DECIMAL = re.compile(rf"[+-]?(?:(?:{_DIGITS})\.?(?:{_DIGITS})?|\.(?:{_DIGITS}))(?:[eE][+-]?{_DIGITS})?")
-_HEX = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F_]+\.?[0-9a-fA-F_]*|\.[0-9a-fA-F_]+)[pP][+-]?[0-9]+")
+_DIGITS = "[0-9]++(?:_[0-9]++)*+"
+# One way only to match each text: 16 KiB of digits with a letter behind them must not be tried in all ways there are.
+_DECIMAL = re.compile(rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?")
+_HEX = re.compile(r"[+-]?0[xX](?:[0-9a-fA-F_]++(?:\.[0-9a-fA-F_]*+)?|\.[0-9a-fA-F_]++)[pP][+-]?[0-9]+")
 _WORDS = frozenset({"inf", "infinity", "nan"})
 
 MAX_TEXT: Final = 16 << 10
