@@ -4,21 +4,34 @@ InfluxDB 2, TDengine and an OpenTelemetry collector are played by HTTP servers t
 interfaces ask for; OTLP is decoded by OpenTelemetry's own protobuf classes.
 """
 
+import argparse
 import asyncio
 import base64
 import contextlib
 import json
 import re
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from edgehive.aio import dmi_messages as dmi
 from edgehive.aio.http import HttpServer, Response
-from edgehive.kit.errors import EdgehiveError, Unreachable
+from edgehive.kit.errors import EdgehiveError, Unreachable, UserError
+from edgehive.mapper.config import add_arguments, read_arguments
 from edgehive.mapper.model import Device, Property, PushTarget
 from edgehive.mapper.push import PushHub
 from edgehive.mapper.push_clients import Unsupported, make_sender
+from edgehive.mapper.rest import RestApi
+from edgehive.mapper.virtual import VirtualDriver
 from edgehive.mapper.worker import Reading
+from tests.mapper.test_mapper_sdk import device, mapper
 from tests.support import servers
 
 DEVICE = Device("default", "d-1")
@@ -291,3 +304,83 @@ async def test_a_receiver_that_is_away_costs_only_its_own_oldest_values():
                     assert (await got.get()).startswith(f"temp={n}")
             sent, failed, dropped = hub.counts()["http"]
             assert (sent >= 2, failed >= 1, dropped) == (True, True, 301 - 256)
+
+
+@pytest.mark.real
+async def test_the_rest_api_gives_what_a_database_was_sent(tmp_path, monkeypatch):
+    pytest.importorskip("redis")
+    monkeypatch.setenv("PASSWORD", "s3cret")
+    with servers.redis(tmp_path, password="s3cret") as port:
+        push = {"dbMethod": {"redis": {"redisClientConfig": {"addr": f"127.0.0.1:{port}"}}}}
+        push["anomalyDetection"] = {"data": dmi.pack({"threshold": 3})}
+        hub = PushHub()
+        pushing, plain = device("v", desired="42", push=push), device("w")
+        async with (
+            running(hub.run()),
+            mapper(tmp_path, VirtualDriver, pushing, plain, pusher=hub) as (edgecore, service),
+            http_server(RestApi(service, pushes=hub).handle) as rest,
+            aiohttp.ClientSession(f"http://127.0.0.1:{rest}") as client,
+        ):
+
+            async def get(path):
+                async with client.get(path) as answer:
+                    return answer.status, await answer.text()
+
+            async with asyncio.timeout(10):
+                while '"42"' not in (await get("/api/v1/database/default/v"))[1]:
+                    await asyncio.sleep(0.05)
+            status, text = await get("/api/v1/database/default/v")
+            row = json.loads(text)["Data"][0]
+            assert (status, row["DeviceName"], row["PropertyName"], row["Value"]) == (200, "v", "level", "42")
+            assert (await get("/api/v1/database/default/w"))[0] == 503
+            assert (await get("/api/v1/database/default/nobody"))[0] == 404
+            metrics = (await get("/metrics"))[1]
+            assert 'mapper_pushes_total{method="redis",result="sent"}' in metrics
+            assert service.worker("default", "v").device.properties["level"].anomaly == {"threshold": 3}
+
+
+async def test_the_rest_api_asks_its_clients_for_a_certificate_if_told_to(tmp_path):
+    authority = certificate(tmp_path, "ca", None)
+    certificate(tmp_path, "server", authority)
+    certificate(tmp_path, "client", authority)
+    options = ["--tls-cert-file", str(tmp_path / "server.crt"), "--tls-private-key-file"]
+    options += [str(tmp_path / "server.key"), "--tls-ca-file", str(tmp_path / "ca.crt")]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    config = read_arguments(parser, options, protocol="virtual")
+    ours = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    async with mapper(tmp_path, VirtualDriver) as (_, service):
+        server = HttpServer(RestApi(service).handle, name="rest", tls=config.tls())
+        port = await server.listen("127.0.0.1", 0)
+        async with running(server.run()), aiohttp.ClientSession() as client:
+            url = f"https://127.0.0.1:{port}/api/v1/ping"
+            with pytest.raises(aiohttp.ClientError):
+                await client.get(url, ssl=ours)
+            ours.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
+            async with client.get(url, ssl=ours) as answer:
+                assert answer.status == 200
+    with pytest.raises(UserError, match="certificate"):
+        read_arguments(parser, ["--tls-cert-file", "/nowhere"], protocol="x").tls()
+
+
+def certificate(directory, name, authority):
+    """Write a key and a certificate for 127.0.0.1; without an authority it is one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer, signer = (subject, key) if authority is None else authority
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    )
+    signed = builder.sign(signer, hashes.SHA256())
+    (directory / f"{name}.crt").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (directory / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return subject, key
