@@ -212,9 +212,9 @@ class DeviceWorker:
             finally:
                 self._driver = None
                 self._state.now = OFFLINE
+                self._state.tried = True
+                self._news.set()
                 await self._close(driver)
-            self._state.tried = True
-            self._news.set()
             await asyncio.sleep(self._backoff.next())
 
     async def _work(self, driver: Driver) -> None:
