@@ -49,7 +49,7 @@ class KeyFiles:
         """Whether one of the keys signed `token`.
 
         Raises:
-            ApiStatus: 429, too many new tokens at once.
+            ApiStatus: 429, too many new tokens at once; 503, it could not be found out in time.
         """
         if self._waiting >= _WAITING:
             raise ApiStatus(429, "TooManyRequests", "too many new tokens at once", {"retryAfterSeconds": 1})
@@ -75,7 +75,8 @@ class KeyFiles:
             async with asyncio.timeout(_PATIENCE):
                 answer, _ = await child.communicate(b" ".join(parts))
         except TimeoutError:
-            return False
+            # Nothing is known of the token: its owner shall come again, not look for another one.
+            raise ApiStatus(503, "ServiceUnavailable", "the token could not be checked in time") from None
         finally:
             if child.returncode is None:
                 child.kill()
