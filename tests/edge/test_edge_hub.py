@@ -149,6 +149,12 @@ async def test_an_attachment_is_asked_for_anew_and_remembered_for_when_the_cloud
         missing = await edge.meta.csi_driver("other")
         assert isinstance(missing, Failed)
         assert missing.status.code == 404
+        changed = {
+            "metadata": {"name": "csi-1", "uid": "v1", "resourceVersion": "9"},
+            "status": {"attached": True},
+        }
+        await cloud.ack_of(await cloud.push("update", key, changed, version=9))
+        assert edge.objects == [("volumeattachment", "default", "csi-1")]
     await cloud.stop()
     async with running(config) as edge:
         reply = await edge.meta.volume_attachment("csi-1")

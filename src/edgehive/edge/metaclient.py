@@ -115,7 +115,7 @@ class MetaClient(NodeApi, Protocol):
         ...
 
     def subscribe_objects(self, callback: ObjectCallback) -> None:
-        """Call `callback` when a configmap or secret of the local database was changed or deleted."""
+        """Call `callback` when a configmap, secret or volumeattachment was changed or deleted."""
         ...
 
     async def configmap(self, namespace: str, name: str) -> Reply:

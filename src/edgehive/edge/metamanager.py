@@ -188,7 +188,7 @@ class MetaManager:
                 self._tell_pods(PodChange(Change.REMOVE, target.namespace, target.name, last))
             elif self._is_ours(raw := content_data(message.content)):
                 self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, raw))
-        elif target.type in (res.CONFIGMAP, res.SECRET):
+        elif target.type in (res.CONFIGMAP, res.SECRET, res.VOLUME_ATTACHMENT):
             for callback in self._object_callbacks:
                 callback(target.type, target.namespace, target.name)
 

@@ -43,6 +43,7 @@ from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
 from edgehive.kit.text import safe_label
+from edgehive.wire.resource import VOLUME_ATTACHMENT
 
 if TYPE_CHECKING:
     from edgehive.edge.plugins import NodePlugins
@@ -216,6 +217,8 @@ class PodManager:
     def _on_object(self, kind: str, namespace: str, name: str) -> None:
         key = (kind, name)
         for worker in self._workers.values():
+            if kind == VOLUME_ATTACHMENT:
+                worker.receive_plugins(self._clock())  # whoever waits for a volume
             if worker.core.pod.metadata.namespace == namespace and key in _objects_of(worker.core.pod):
                 worker.receive_object(key, self._clock())
 

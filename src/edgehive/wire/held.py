@@ -35,7 +35,9 @@ HOLDINGS_WAIT: Final = 3.0
 MAX_HOLDINGS: Final = 8 << 20
 """Bytes of the list: some sixty thousand objects."""
 
-_LEFT_OUT: Final = frozenset({res.TOKEN, res.LEASE, res.NODEPATCH, res.PODPATCH, res.PODSTATUS, res.CSR})
+_LEFT_OUT: Final = frozenset(
+    {res.TOKEN, res.LEASE, res.NODEPATCH, res.PODPATCH, res.PODSTATUS, res.CSR, res.CSI_DRIVER}
+)
 
 _STRANGERS: Final = 256
 """Objects without a record that are looked at after one connect; more is a peer that makes them up."""
