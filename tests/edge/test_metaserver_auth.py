@@ -192,6 +192,19 @@ async def test_signatures_are_checked_where_there_are_keys(edge, tmp_path):
         KeyFiles([str(tmp_path / "none")])
 
 
+async def test_a_forged_token_that_is_shown_again_costs_no_second_check(edge):
+    checks = []
+
+    async def verify(token):
+        checks.append(token)
+        return False
+
+    gate = edge.made(verify)
+    forged = jwt()
+    assert [await edge.code(forged, gate) for _ in range(3)] == [401] * 3
+    assert len(checks) == 1
+
+
 async def test_rights_end_with_the_pod_and_with_the_account(edge):
     token = edge.give(jwt())
     assert await edge.code(token) == 200

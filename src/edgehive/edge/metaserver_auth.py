@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _AUTHENTICATED = "system:authenticated"
 _KNOWN = 512
+_BAD_FOR = 60.0
 _EVERYTHING = (Rule(("*",), ("*",), ("*",)), Rule(("*",), paths=("*",)))
 _SELF = (
     Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")),
@@ -62,6 +63,7 @@ class Gate:
         self._verify = verify
         self._wall = wall
         self._good: dict[bytes, float] = {}
+        self._bad: dict[bytes, float] = {}
         self._rows: dict[str, tuple[bytes, Access | None]] = {}
         self._told = 0.0
         self.refused: Counter[str] = Counter()
@@ -144,7 +146,10 @@ class Gate:
         if self._verify is None:
             if not self._given(text):
                 return "a token that this node was not given"
-        elif not await self._verify(token):
+        elif self._bad.get(digest, 0.0) > self._wall() or not await self._verify(token):
+            if len(self._bad) >= _KNOWN:
+                self._bad.clear()
+            self._bad[digest] = self._wall() + _BAD_FOR  # so that asking again costs no child
             return "a token that none of the keys has signed"
         if len(self._good) >= _KNOWN:
             self._good.clear()
