@@ -1,5 +1,8 @@
 """A configuration file over its defaults: what is taken, what is reported, what is refused."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -72,3 +75,46 @@ def test_what_is_written_is_read_back() -> None:
     text = dump_yaml(msgspec.to_builtins(config))
     assert text.index("kind") < text.index("inner")
     assert adopt(text) == (config, [])
+
+
+_APART = """
+import json, sys
+from edgehive.aio.configfile import adopt_config
+from edgehive.kit.errors import UserError
+import msgspec
+
+class Any(msgspec.Struct):
+    inner: object = None
+    date: object = None
+
+for text in json.loads(sys.stdin.read()):
+    try:
+        found = adopt_config(text, Any, origin="test.yaml", program="testd")[0]
+        print(repr((found.inner, found.date)), "yaml" in sys.modules)
+    except UserError as exc:
+        print(str(exc).splitlines()[0], "yaml" in sys.modules)
+"""
+
+
+def test_a_child_parses_the_file_and_the_parser_is_gone_with_it() -> None:
+    texts = [
+        "",
+        "inner: {a: [1, 2.5, null, yes, 'ü', 010]}\n",
+        "inner: " + "x" * 200_000,  # more than a pipe holds
+        "date: 2026-01-02\n",  # nothing that a child can hand over
+        "inner: [\n",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _APART],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "(None, None) False"
+    assert lines[1] == "({'a': [1, 2.5, None, True, 'ü', 8]}, None) False"
+    assert lines[2] == f"({'x' * 200_000!r}, None) False"
+    assert lines[3] == "(None, datetime.date(2026, 1, 2)) True"
+    assert lines[4].startswith("test.yaml is not valid YAML: ")

@@ -31,8 +31,10 @@ async def listening_socket(
 async def _resolve(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
     """Family and address to bind; only a name needs the resolver."""
     kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
-    try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=passive | socket.AI_NUMERICHOST)
+    try:  # as bytes, which need no IDNA codec
+        found = socket.getaddrinfo(
+            host.encode("ascii", "replace") or None, port, type=kind, flags=passive | socket.AI_NUMERICHOST
+        )
     except socket.gaierror:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind, flags=passive)
     family, _, _, _, address = found[0]

@@ -10,6 +10,7 @@ import httptools
 from edgehive.aio.http import RawConnection, Response
 from edgehive.aio.tunnel import ByteStream
 from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.kit.names import plain_host
 
 _READ = 64 << 10
 _MAX_HEAD = 512 << 10  # with the first of the body behind it
@@ -36,7 +37,7 @@ class SocketStream:
         timeout: float = 10.0,
     ) -> "SocketStream":
         """Connect; raises `Unreachable`."""
-        name = (server_name or host) if tls else None
+        name = plain_host(server_name or host) if tls else None
         try:
             async with asyncio.timeout(timeout):
                 return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name))

@@ -55,7 +55,7 @@ def device_services(parts: Parts) -> list[Service]:
 
 def _device_twin(parts: Parts) -> "tuple[DeviceTwin, list[Service]]":
     from edgehive.edge.devicetwin import DeviceTwin
-    from edgehive.edge.dmi import SOCKET_NAME, Dmi
+    from edgehive.edge.dmi_door import SOCKET_NAME, DmiDoor
     from edgehive.edge.dmi_rows import StoredMappers
 
     directory = Path(parts.config.modules.device_twin.dmi_sock_path)
@@ -65,13 +65,11 @@ def _device_twin(parts: Parts) -> "tuple[DeviceTwin, list[Service]]":
             hint=f"use a directory whose path has at most {MAX_SOCKET_PATH - len(SOCKET_NAME) - 1} bytes",
         )
     twin = DeviceTwin(node=parts.node, store=parts.store, cloud=parts.hub, stamp=parts.stamp)
-    dmi = Dmi(directory=directory, sink=twin, rows=StoredMappers(parts.store), rng=parts.rng)
-    twin.attach(dmi)  # mappers are listened to only when the objects are known
+    door = DmiDoor(directory=directory, twin=twin, rows=StoredMappers(parts.store), rng=parts.rng)
     parts.hive.add(Module("twin", twin.receive, frozenset({TWIN})))
     parts.gauges.update(twin.gauges())
-    parts.gauges["edgehive_dmi_reports_total"] = lambda: float(dmi.reports)
-    parts.gauges["edgehive_dmi_refused_total"] = lambda: float(dmi.refused)
-    return twin, [Service("devicetwin", twin.run), Service("dmi", dmi.run)]
+    parts.gauges.update(door.gauges())
+    return twin, [Service("devicetwin", twin.run), Service("dmi", door.run)]
 
 
 def _event_bus(parts: Parts, twin: "DeviceTwin | None") -> list[Service]:

@@ -86,17 +86,17 @@ def kubelet_api(runtime: Runtime, pods: "PodManager", edged: Edged, probe: NodeP
             wall=time.time,
         )
 
-    streams: Streams
-    if uses_process(edged):
-        from edgehive.edge.kubelet_process import ProcessStreams
-        from edgehive.edge.process import ProcessRuntime
+    def streams() -> "Streams":
+        if uses_process(edged):
+            from edgehive.edge.kubelet_process import ProcessStreams
+            from edgehive.edge.process import ProcessRuntime
 
-        assert isinstance(runtime, ProcessRuntime)
-        streams = ProcessStreams(runtime)
-    else:
+            assert isinstance(runtime, ProcessRuntime)
+            return ProcessStreams(runtime)
         from edgehive.edge.cri import CriRuntime
         from edgehive.edge.kubelet_cri import CriStreams
 
         assert isinstance(runtime, CriRuntime)
-        streams = CriStreams(runtime)
+        return CriStreams(runtime)
+
     return KubeletApi(runtime=runtime, streams=streams, wall=time.time, stats=stats)

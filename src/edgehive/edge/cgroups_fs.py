@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -30,6 +29,7 @@ from edgehive.edge.cgroups import (
     slice_properties,
 )
 from edgehive.edge.pods_spec import Pod
+from edgehive.edge.programs import find_program
 from edgehive.edge.runtime import RuntimeFailure, Usage
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ def _failed(exc: OSError) -> RuntimeFailure:
 def open_cgroups(rules: CgroupRules, hierarchy: Hierarchy | None = None) -> PodCgroups:
     """The cgroups that can be had here; without any, why is in the log."""
     if rules.driver == SYSTEMD:
-        if os.geteuid() == 0 and shutil.which("systemctl") and Path("/run/systemd/system").is_dir():
+        if os.geteuid() == 0 and find_program("systemctl") and Path("/run/systemd/system").is_dir():
             return Slices(rules, hierarchy)
         log.warning(
             "pods get no cgroups of their own: cgroupDriver is systemd, which does not run this machine"

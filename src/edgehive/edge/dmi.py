@@ -7,6 +7,7 @@ reports go to a `DeviceSink`, objects come from whoever stores them through `set
 import asyncio
 import base64
 import logging
+import socket
 import sys
 import time
 from collections import OrderedDict
@@ -31,6 +32,7 @@ from edgehive.edge.dmi_convert import (
     namespace_of,
     protocol_of,
 )
+from edgehive.edge.dmi_door import SOCKET_NAME
 from edgehive.edge.dmi_link import Key, MapperInfo, MapperLink, device_key, model_key
 from edgehive.kit.errors import StorageError
 from edgehive.kit.malformed import MALFORMED
@@ -38,7 +40,6 @@ from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
 
-SOCKET_NAME = "dmi.sock"
 _BURST = 200.0
 _REFILL = 100.0  # reports a second and device
 _MAX_BUCKETS = 4096
@@ -133,7 +134,9 @@ class Dmi:
         rng: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
         connect: Callable[[str], GrpcClient] = GrpcClient,
+        sock: socket.socket | None = None,
     ) -> None:
+        """Wire up; `sock` is a socket that listens at the path already."""
         self._sink = sink
         self._rows = rows
         self._rng = rng
@@ -145,7 +148,7 @@ class Dmi:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._limit = RateLimit(burst=_BURST, refill=_REFILL)
         self._group: asyncio.TaskGroup | None = None
-        self._server = GrpcServer(directory / SOCKET_NAME, self._methods(), name="dmi")
+        self._server = GrpcServer(directory / SOCKET_NAME, self._methods(), name="dmi", sock=sock)
         self.reports = 0
         self.refused = 0
 

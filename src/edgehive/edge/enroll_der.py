@@ -112,5 +112,8 @@ def _time(tag: int, value: bytes) -> float:
         text = ("20" if int(text[:2]) < 50 else "19") + text
     elif tag != _GENERALIZED_TIME:
         raise ValueError("not a time")
-    moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.UTC)
-    return moment.timestamp()
+    if len(text) != 15 or not text.isascii() or not text[:14].isdigit() or text[14] != "Z":
+        raise ValueError("not a time of a certificate")
+    # Not strptime: it loads a calendar and the locale's names.
+    iso = f"{text[:4]}-{text[4:6]}-{text[6:8]}T{text[8:10]}:{text[10:12]}:{text[12:14]}+00:00"
+    return datetime.datetime.fromisoformat(iso).timestamp()

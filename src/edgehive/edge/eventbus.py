@@ -11,10 +11,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgehive.aio.mqtt_broker import MqttServer
-from edgehive.aio.mqtt_client import MqttClient
 from edgehive.aio.supervise import Service
 from edgehive.beehive.hive import Delivery
 from edgehive.edge.eventbus_config import EventBusSettings, External, Internal
@@ -22,9 +21,11 @@ from edgehive.kit.errors import ProtocolError, StorageError, Transient
 from edgehive.kit.text import safe_label
 from edgehive.wire.message import UPLOAD, Message, Stamp, content_data, decode_content
 from edgehive.wire.mqtt_broker import Broker
-from edgehive.wire.mqtt_client import ClientOptions, MqttLink
 from edgehive.wire.mqtt_session import BrokerLimits
 from edgehive.wire.mqtt_topics import is_filter, is_topic
+
+if TYPE_CHECKING:
+    from edgehive.aio.mqtt_client import MqttClient
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +262,10 @@ class EventBus:
         broker = Broker(now=asyncio.get_running_loop().time(), new_id=lambda: self._stamp()[0], limits=limits)
         return MqttServer(broker=broker, handler=self._take)
 
-    def _make_client(self, external: External, client_id: str, rng: Callable[[], float]) -> MqttClient:
+    def _make_client(self, external: External, client_id: str, rng: Callable[[], float]) -> "MqttClient":
+        from edgehive.aio.mqtt_client import MqttClient  # not where the embedded broker is the only one
+        from edgehive.wire.mqtt_client import ClientOptions, MqttLink
+
         options = ClientOptions(client_id, username=external.username, password=external.password)
         return MqttClient(
             link=MqttLink(options=options, now=asyncio.get_running_loop().time(), rng=rng),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgehive.edge.link_ws import Alive, Closing, Opened, Received, WebSocketClient
 from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.kit.names import plain_host
 from edgehive.wire.held import HOLDINGS_HEADER
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ class CloudConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                await loop.create_connection(lambda: self, host, port, ssl=context, server_hostname=host)
+                await loop.create_connection(
+                    lambda: self, host, port, ssl=context, server_hostname=plain_host(host)
+                )
         except TimeoutError as exc:
             raise Unreachable(f"{self._authority} did not answer within {timeout:g} s") from exc
         except ssl.SSLCertVerificationError as exc:

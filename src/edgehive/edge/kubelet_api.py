@@ -46,18 +46,22 @@ class Stats(Protocol):
 
 
 class KubeletApi:
-    """Answers what it knows, and None for other paths. `stats` makes the statistics when first asked for."""
+    """Answers what it knows, and None for other paths.
+
+    `streams` and `stats` make what serves interactive clients and the statistics when they are first asked for.
+    """
 
     def __init__(
         self,
         *,
         runtime: Runtime,
-        streams: Streams,
+        streams: Callable[[], Streams],
         wall: Callable[[], float],
         stats: Callable[[], Stats] | None = None,
     ) -> None:
         self._runtime = runtime
-        self._streams = streams
+        self._make_streams = streams
+        self._streams: Streams | None = None
         self._wall = wall
         self._make_stats = stats
         self._stats: Stats | None = None
@@ -85,6 +89,13 @@ class KubeletApi:
         except (RuntimeFailure, EdgehiveError) as exc:
             return _text(500, str(exc))
         return None
+
+    # streams
+
+    def _interactive(self) -> Streams:
+        if self._streams is None:
+            self._streams = self._make_streams()
+        return self._streams
 
     # statistics
 
@@ -133,10 +144,10 @@ class KubeletApi:
     # interactive
 
     async def _exec(self, request: Request, parts: list[str]) -> Response:
-        return await self._streams.exec(request, await self._running(parts))
+        return await self._interactive().exec(request, await self._running(parts))
 
     async def _attach(self, request: Request, parts: list[str]) -> Response:
-        return await self._streams.attach(request, await self._running(parts))
+        return await self._interactive().attach(request, await self._running(parts))
 
     async def _port_forward(self, request: Request, parts: list[str]) -> Response:
         namespace, name = parts[0], parts[1]
@@ -146,7 +157,7 @@ class KubeletApi:
         ]  # fmt: skip
         if not sandboxes:
             raise _NotFound(f"pod {safe_label(name)} does not run on this node")
-        return await self._streams.port_forward(request, max(sandboxes, key=lambda s: s.created_at))
+        return await self._interactive().port_forward(request, max(sandboxes, key=lambda s: s.created_at))
 
     async def _running(self, parts: list[str]) -> ContainerInfo:
         """The running container of ``NAMESPACE/POD[/UID]/CONTAINER``."""

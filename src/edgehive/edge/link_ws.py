@@ -24,6 +24,7 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from edgehive.kit.errors import ProtocolError, Unreachable
+from edgehive.kit.names import plain_host
 from edgehive.kit.text import safe_label
 
 MAX_MESSAGE = 32 << 20
@@ -85,7 +86,7 @@ class WebSocketClient:
     def request(self, *, host: str, path: str, headers: Mapping[str, str]) -> bytes:
         """The upgrade request."""
         extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return self._wire.send(Request(host=host, target=path, extra_headers=extra))
+        return self._wire.send(Request(host=plain_host(host), target=path, extra_headers=extra))
 
     def text(self, data: bytes) -> bytes:
         """One TEXT message; `data` is UTF-8."""

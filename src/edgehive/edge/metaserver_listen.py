@@ -6,13 +6,13 @@ reach: on an interface ``edge-dummy0`` that is made here when it may be, or on l
 
 import ipaddress
 import logging
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
 
 from edgehive.edge.config import EdgeCoreConfig
 from edgehive.edge.config_load import split_address
+from edgehive.edge.programs import find_program
 from edgehive.kit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _is_here(host: str) -> bool:
 
 def _make_interface(host: str) -> bool:
     """Give this machine the address, on a dummy interface or, where the kernel has none, on loopback."""
-    program = shutil.which("ip")
+    program = find_program("ip")
     if program is None:
         return False
     address = f"{host}/{128 if ':' in host else 32}"

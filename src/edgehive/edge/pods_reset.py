@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import shutil
 from pathlib import Path
 
 from edgehive.edge.pods_actions import NODE_NAME, POD_NAME, POD_NAMESPACE, POD_UID
+from edgehive.edge.programs import discard_tree
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, State
 from edgehive.edge.volumes_files import remove_tree
 from edgehive.kit.text import safe_label
@@ -35,7 +35,7 @@ async def remove_all_pods(runtime: Runtime, *, node: str, root_directory: Path, 
         await runtime.stop_sandbox(sandbox.id)
         await runtime.remove_sandbox(sandbox.id)
     for directory in logs:
-        shutil.rmtree(directory, ignore_errors=True)
+        discard_tree(directory)
     remove_tree(root_directory / "pods")
     remove_tree(root_directory / "plugins" / "kubernetes.io" / "csi")  # volumes that drivers had staged
     return len(sandboxes)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from edgehive.edge.pods_spec import Container, JsonObject, Pod
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.probes import handler_of
 from edgehive.edge.probes_net import HandlerFailed, run_handler
+from edgehive.edge.programs import discard_tree
 from edgehive.edge.runtime import PodRejected, Runtime, RuntimeFailure, State
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient
@@ -315,7 +315,7 @@ class PodWorker:
         if self._devices is not None:
             self._devices.release(pod.uid)
         if self.core.gone or pod.deleting:
-            shutil.rmtree(self._tools.settings.log_directory / log_directory_name(pod), ignore_errors=True)
+            discard_tree(self._tools.settings.log_directory / log_directory_name(pod))
 
     async def _run_sandbox(self, action: RunSandbox) -> None:
         spec = sandbox_spec(self.core.pod, action.attempt, self._tools.settings, self._tools.node)

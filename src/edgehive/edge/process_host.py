@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgehive.edge.process_shim import CONTAINER_VARIABLE
+from edgehive.edge.programs import find_program
 from edgehive.edge.runtime import Mount, RuntimeFailure, Usage
 
 
@@ -30,7 +30,7 @@ def guard_writes(write: Callable[[], object]) -> None:
 
 def may_unshare() -> bool:
     """Whether this process may make private mount namespaces."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
+    if os.geteuid() != 0 or find_program("unshare") is None or find_program("nsenter") is None:
         return False
     test = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True, timeout=10)
     return test.returncode == 0
@@ -169,7 +169,7 @@ def check_process_pod(pod: Mapping[str, object]) -> None:
     """Refuse a pod that cannot be run as processes; raises `RuntimeFailure`."""
     spec = pod.get("spec")
     spec = spec if isinstance(spec, dict) else {}
-    if shutil.which("setsid") is None:
+    if find_program("setsid") is None:
         raise RuntimeFailure("SetsidRequired", "the process runtime needs the setsid program (util-linux)")
     for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         if not one.get("command"):

@@ -1,13 +1,13 @@
 """What the process runtime keeps on disk: one directory a sandbox and a container, one JSON record in each."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from edgehive.edge.programs import discard_tree
 from edgehive.kit.errors import StorageError
 
 _Record = TypeVar("_Record")
@@ -94,10 +94,10 @@ class ProcessState:
         yield from _load(self._base / "containers", "container.json", ContainerRecord)
 
     def remove_sandbox(self, sandbox_id: str) -> None:
-        shutil.rmtree(self._base / "sandboxes" / sandbox_id, ignore_errors=True)
+        discard_tree(self._base / "sandboxes" / sandbox_id)
 
     def remove_container(self, container_id: str) -> None:
-        shutil.rmtree(self.directory(container_id), ignore_errors=True)
+        discard_tree(self.directory(container_id))
 
 
 def _load(base: Path, name: str, kind: type[_Record]) -> Iterator[_Record]:
@@ -105,7 +105,7 @@ def _load(base: Path, name: str, kind: type[_Record]) -> Iterator[_Record]:
         try:
             yield msgspec.json.decode((directory / name).read_bytes(), type=kind)
         except (OSError, msgspec.MsgspecError):
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_tree(directory)
 
 
 def _write(path: Path, content: bytes) -> None:

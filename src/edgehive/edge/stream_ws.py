@@ -15,6 +15,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from edgehive.edge.link_ws import Alive, Closing, HandshakeRefused, Opened, Received, WsEvent
 from edgehive.kit.errors import ProtocolError
+from edgehive.kit.names import plain_host
 from edgehive.kit.text import safe_label
 
 _MAX_HEAD = 16 << 10
@@ -42,7 +43,7 @@ class BytesWebSocketClient:
     def request(self, *, host: str, path: str, headers: Mapping[str, str]) -> bytes:
         """The upgrade request."""
         extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return self._handshake.send(Request(host=host, target=path, extra_headers=extra))
+        return self._handshake.send(Request(host=plain_host(host), target=path, extra_headers=extra))
 
     def text(self, data: bytes) -> bytes:
         """One TEXT message of any bytes: a BINARY one whose opcode says TEXT."""

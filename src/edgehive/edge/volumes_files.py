@@ -7,12 +7,12 @@ directory is never replaced: containers have it mounted.
 
 import errno
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgehive.edge.programs import discard_tree
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes_content import FileContent
 
@@ -30,7 +30,7 @@ def write_files(directory: Path, files: Mapping[str, FileContent], group: int | 
     try:
         _write_all(directory / stamp, files, group)
     except OSError:
-        shutil.rmtree(directory / stamp, ignore_errors=True)  # on a full disk it must not make things worse
+        discard_tree(directory / stamp)  # on a full disk it must not make things worse
         raise
     temporary = directory / "..data_tmp"
     temporary.symlink_to(stamp)
@@ -65,7 +65,7 @@ def _remove_others(directory: Path, keep: set[str]) -> None:
         if entry.name == "..data_tmp":
             entry.unlink()
         elif entry.name.startswith("..") and entry.name not in keep and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
+            discard_tree(entry)
 
 
 def _shows(directory: Path, files: Mapping[str, FileContent]) -> bool:
@@ -115,6 +115,8 @@ def remove_tree(directory: Path) -> None:
     if left := mounts_below(directory):
         # Going on would delete what is on the mounted file system, and that is not ours.
         raise OSError(errno.EBUSY, "still mounted", left[0])
+    import shutil
+
     shutil.rmtree(directory)
 
 
