@@ -17,7 +17,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -97,6 +97,9 @@ class Gate:
         self._patience = patience
         self._limit = outside
         self._places = asyncio.Semaphore(parallel)
+        self._next = asyncio.Semaphore(
+            parallel
+        )  # who is off the kernel's queue, has spoken and waits for a place
         self._outside: dict[asyncio.Timeout, None] = {}  # by what ends their patience, oldest first
         self._loop = asyncio.get_running_loop()
         self._open = True
@@ -106,18 +109,31 @@ class Gate:
         """Let connections in until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                # Nobody is taken off the kernel's queue while there is no place; none is held while waiting for one.
-                await self._places.acquire()
-                self._places.release()
                 sock = await self._accept()
                 said = _has_spoken(sock)
                 if said is None:
                     self.stats.late += 1
                     sock.close()
                 elif said:
-                    group.create_task(self._enter(sock))
+                    await self._queue_up(sock)
+                    group.create_task(self._alone(self._enter(sock)))
                 else:
-                    group.create_task(self._hear(sock))
+                    group.create_task(self._alone(self._hear(sock)))
+
+    async def _queue_up(self, sock: socket.socket) -> None:
+        try:
+            await self._next.acquire()
+        except BaseException:
+            sock.close()
+            raise
+
+    @staticmethod
+    async def _alone(work: Coroutine[Any, Any, None]) -> None:
+        """Whatever goes wrong with one connection is its own affair."""
+        try:
+            await work
+        except Exception:
+            log.exception("a connection's way in crashed")
 
     async def _accept(self) -> socket.socket:
         complained = False
@@ -132,6 +148,8 @@ class Gate:
                         )
                     complained = True
                     await asyncio.sleep(_PAUSE)
+                elif not self._open:
+                    raise
                 continue  # anything else was that connection's own trouble
             sock.setblocking(False)
             with contextlib.suppress(OSError):
@@ -142,19 +160,22 @@ class Gate:
         """Wait for the first byte, without a place."""
         heard: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(sock, _resolve, heard)
+        is_next = False
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT) as deadline:
                 self._outside_with(deadline)
                 try:
                     await heard
+                    self._loop.remove_reader(sock)
+                    is_next = await self._next.acquire()
                 finally:
                     self._inside_with(deadline)
         except TimeoutError:
             self.stats.failed += 1
             return
         finally:
-            self._loop.remove_reader(sock)
-            if not heard.done() or heard.cancelled():
+            if not is_next:
+                self._loop.remove_reader(sock)
                 sock.close()
         await self._enter(sock)
 
@@ -165,6 +186,8 @@ class Gate:
         except BaseException:
             sock.close()
             raise
+        finally:
+            self._next.release()
         if _has_spoken(sock) is None:
             self._places.release()
             self.stats.late += 1
@@ -216,7 +239,8 @@ class Gate:
         if len(self._outside) > self._limit:
             oldest = next(iter(self._outside))
             del self._outside[oldest]
-            oldest.reschedule(self._loop.time())
+            if not oldest.expired():
+                oldest.reschedule(self._loop.time())
             self.stats.dropped += 1
         self.stats.outside = len(self._outside)
 

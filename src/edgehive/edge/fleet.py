@@ -114,11 +114,12 @@ class _Socket(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Send what the node has to say."""
         frames = self._seat.node.take()
-        if frames:
+        if frames and self.is_open:
             self._write(b"".join(map(self._ws.text, frames)))
 
     def close(self) -> None:
         """Drop the connection."""
+        self.is_open = False
         if self.transport is not None:
             self.transport.abort()
 
