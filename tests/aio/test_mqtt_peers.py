@@ -16,7 +16,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgehive.aio.mqtt_broker import MqttServer
+from edgehive.aio.mqtt_broker import MqttServer, _Connection
 from edgehive.aio.mqtt_client import MqttClient
 from edgehive.wire.mqtt_broker import Broker, Inbound
 from edgehive.wire.mqtt_client import ClientOptions, MqttLink, Received
@@ -449,3 +449,50 @@ async def test_a_mosquitto_bridges_both_ways(lab: Lab, tmp_path: Path) -> None:
             lab.server.publish("down/1", b"two", qos=2, retain=False)
             await sub.until("down/1 two")
         await client.stop()
+
+
+class Stuck(asyncio.Transport):
+    """A socket that takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = 0
+        self.aborted = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffer
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.buffer += len(data)
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_answers_that_nobody_reads_are_kept_within_bounds(lab: Lab) -> None:
+    buffer = memoryview(bytearray(1 << 20))
+    stuck = Stuck()
+    connection = _Connection(lab.server, buffer)
+    connection.connection_made(stuck)
+
+    def send(data: bytes) -> None:
+        buffer[: len(data)] = data
+        connection.buffer_updated(len(data))
+
+    send(encode_packet(Connect("c", version=V311), V311))
+    connection.pause_writing()
+    many = encode_packet(Subscribe(1, tuple(Subscription("t", 0) for _ in range(50_000))), V311)
+    for _ in range(60):
+        if stuck.aborted:
+            break
+        send(many)
+    assert stuck.aborted
+    assert stuck.buffer < 3 << 20
+    connection.connection_lost(None)
+    assert lab.broker.connections == 0

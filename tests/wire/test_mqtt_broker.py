@@ -761,3 +761,34 @@ class Delivery(RuleBasedStateMachine):
 
 TestDelivery = Delivery.TestCase
 TestDelivery.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_message_of_qos_2_that_was_not_stored_is_new_when_it_comes_again(world: World) -> None:
+    world.broker.own_filters(["up"])
+    client = world.open(client_id="c", clean=False)
+    again = Publish("up", b"1", qos=2, packet_id=1)
+    for ended_before in (False, True):
+        world.broker.inbound.clear()
+        world.broker.receive(client.peer, encode_packet(again, V311), world.now)
+        assert [m.payload for m in world.broker.inbound] == [b"1"]
+        if ended_before:  # the client did not wait for the disk
+            client.hang_up()
+        world.broker.fail(client.peer, "disk full")
+        world.flush()
+        assert not any(isinstance(p, Ack) for p in client.take())
+        client = world.open(client_id="c", clean=False)
+    world.broker.inbound.clear()
+    client.publish("up", b"1", qos=2, packet_id=1, dup=True)
+    assert [m.payload for m in world.broker.inbound] == [b"1"], "it was nowhere yet"
+
+
+def test_what_is_retained_is_looked_up_once_however_often_it_is_asked_for(world: World) -> None:
+    for number in range(80):
+        world.publish(f"r/{number}", b"v", retain=True)
+    client = world.open()
+    client.take()
+    before = client.peer.messages
+    asked = [mp.Subscribe(7, (Subscription("r/#", 0), Subscription("r/+", 1))) for _ in range(50)]
+    client.send(*asked, mp.Unsubscribe(8, ("r/+",)))
+    assert len([p for p in client.take() if isinstance(p, Publish)] + client.messages()) == 80
+    assert client.peer.messages - before == 51 + 100 + 10, "packets, filters, and a look at what is retained"

@@ -27,6 +27,8 @@ Handler = Callable[[Sequence[Inbound]], bool | None]
 _READ_BUFFER = 16 << 10
 """The smallest messages fill it with 2,700: some 20 ms of work during which nobody else gets his turn."""
 _WRITE_HIGH = 64 << 10
+_WRITE_MOST = 2 << 20
+"""Bytes that wait for one client's socket: the largest message, and answers; with more it is let go."""
 _LINGER = 1.0
 _MOMENT = 0.01
 _RATE = 10_000.0
@@ -164,7 +166,11 @@ class MqttServer:
             peer.out.clear()
             peer.out_bytes = 0
             connection.transport.write(data)
-        if peer.ended:
+        if connection.transport.get_write_buffer_size() > _WRITE_MOST:
+            # Not messages, which wait in a queue, but answers: it sends and sends, and reads none of them.
+            log.info("mqtt: %s does not read what it is answered", peer.name)
+            connection.transport.abort()
+        elif peer.ended:
             log.debug("mqtt: %s: %s", peer.name, peer.cause)
             connection.finish(explained=peer.explained)
         else:

@@ -37,6 +37,7 @@ from edgehive.wire.mqtt_packets import (
     Will,
     find_int,
 )
+from edgehive.wire.mqtt_retained import Retained
 from edgehive.wire.mqtt_session import (
     BrokerLimits,
     BrokerStats,
@@ -49,6 +50,8 @@ from edgehive.wire.mqtt_session import (
 from edgehive.wire.mqtt_topics import MAX_LEVELS, TopicTree, is_filter, matches
 
 _TICK: Final = 1.0
+_LOOKS: Final = 8
+"""Retained messages that are looked at for a subscriber count as one packet of his."""
 _CACHE: Final = 512
 _CACHED_TOPIC: Final = 256
 
@@ -79,8 +82,7 @@ class Broker:
         self._tree: TopicTree[Session, tuple[Subscription, int]] = TopicTree()
         self._own: tuple[str, ...] = ()
         self._cache: dict[str, tuple[list[_Target], bool]] = {}
-        self._retained: dict[str, Routed] = {}
-        self._retained_bytes = 0
+        self._retained = Retained(self.limits, self.stats)
         self._partial = 0
         self._next_tick = now + _TICK
         self.inbound: list[Inbound] = []
@@ -126,6 +128,8 @@ class Broker:
                 self._packet(peer, decode_packet(first, body, peer.version))
                 if peer not in self._peers:
                     return  # this very packet ended it
+            if peer.session is not None and peer.session.asked:
+                self._replay(peer, peer.session)
             self._partial += peer.reader.buffered - peer.buffered
             peer.buffered = peer.reader.buffered
             if self._partial > self.limits.memory and peer.buffered:
@@ -169,7 +173,11 @@ class Broker:
         return crowded if peer.session is not None and not peer.session.in_flight else []
 
     def fail(self, peer: Peer, why: str) -> None:
-        """End a connection whose message could not be taken care of; what we owe it is not sent."""
+        """End a connection whose message could not be taken care of; what we owe it is not sent.
+
+        What it sends again is not taken for what has come before, also if its QoS is 2.
+        """
+        peer.received.clear()
         if not peer.ended:
             peer.out.clear()
             peer.out_bytes = 0
@@ -208,8 +216,7 @@ class Broker:
                 self._publish_will(will)
             if session.expires is not None and session.expires <= now:
                 self._forget(session)
-        for topic in [t for t, m in self._retained.items() if m.expires is not None and m.expires <= now]:
-            self._unretain(topic)
+        self._retained.expire(now)
 
     def deadline(self) -> float | None:
         """When `handle_timer` wants to be called next; ``None`` while there is nobody."""
@@ -278,7 +285,7 @@ class Broker:
             self._sessions[name] = session
         expiry = session_expiry(packet, self.limits)
         session.expiry = expiry
-        peer.session = session
+        peer.session, peer.received = session, session.received
         peer.keepalive = packet.keepalive
         peer.will = packet.will
         peer.largest = find_int(packet.properties, mp.MAXIMUM_PACKET_SIZE, mp.MAX_REMAINING)
@@ -332,8 +339,8 @@ class Broker:
 
     def _subscribe(self, peer: Peer, session: Session, packet: Subscribe) -> None:
         number = find_int(packet.properties, mp.SUBSCRIPTION_ID, 0)
+        peer.messages += len(packet.subscriptions)
         codes: list[int] = []
-        replays: list[tuple[Subscription, bool]] = []
         for subscription in packet.subscriptions:
             code = self._refusal(session, subscription)
             if code:
@@ -343,14 +350,11 @@ class Broker:
             session.subscriptions[subscription.filter] = (subscription, number)
             self._tree.put(subscription.filter, session, (subscription, number))
             codes.append(subscription.qos)
-            replays.append((subscription, known))
-        self._cache.clear()
-        peer.send(Suback(packet.packet_id, tuple(codes)))
-        for subscription, known in replays:
             handling = subscription.retain_handling
             if handling == 0 or (handling == 1 and not known):
-                self._replay(session, subscription, (number,) if number else ())
-        session.pump()
+                session.asked[subscription.filter] = (subscription, number)
+        self._cache.clear()
+        peer.send(Suback(packet.packet_id, tuple(codes)))
 
     def _refusal(self, session: Session, subscription: Subscription) -> int:
         name = subscription.filter
@@ -363,14 +367,18 @@ class Broker:
         full = len(session.subscriptions) >= self.limits.subscriptions
         return mp.QUOTA_EXCEEDED if full or self._tree.nodes >= self.limits.nodes else 0
 
-    def _replay(self, session: Session, subscription: Subscription, ids: tuple[int, ...]) -> None:
-        for topic, retained in self._retained.items():
-            if matches(subscription.filter, topic):
-                session.replay(retained, min(subscription.qos, retained.qos), ids)
+    def _replay(self, peer: Peer, session: Session) -> None:
+        """Send what is retained for all that was asked in one piece: each look at it costs as much as many packets."""
+        asked, session.asked = session.asked, {}
+        for retained, qos, ids in self._retained.matching(asked):
+            session.replay(retained, qos, ids)
+        peer.messages += len(self._retained) // _LOOKS
+        session.pump()
 
     def _unsubscribe(self, session: Session, name: str) -> int:
         if session.subscriptions.pop(name, None) is None:
             return mp.NO_SUBSCRIPTION
+        session.asked.pop(name, None)
         self._tree.remove(name, session)
         self._cache.clear()
         return mp.SUCCESS
@@ -380,7 +388,7 @@ class Broker:
     def _route(self, routed: Routed, origin: Session | None, *, will: bool = False) -> None:
         topic = routed.topic
         if routed.retain:
-            self._retain(routed)
+            self._retained.keep(routed)
         found = self._cache.get(topic)
         if found is None:
             found = self._match(topic)
@@ -420,22 +428,6 @@ class Broker:
                 self._cache.clear()
             self._cache[topic] = found
         return found
-
-    def _retain(self, routed: Routed) -> None:
-        self._unretain(routed.topic)
-        if not routed.payload:
-            return
-        room = self._retained_bytes + routed.size <= self.limits.retained_bytes
-        if not room or len(self._retained) >= self.limits.retained:
-            self.stats.not_retained += 1
-            return
-        self._retained[routed.topic] = routed
-        self._retained_bytes += routed.size
-
-    def _unretain(self, topic: str) -> None:
-        old = self._retained.pop(topic, None)
-        if old is not None:
-            self._retained_bytes -= old.size
 
     def _publish_will(self, will: Will) -> None:
         self._route(routed_message(will, self._shared.now), None, will=True)

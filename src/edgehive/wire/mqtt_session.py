@@ -163,6 +163,7 @@ class Peer:
         "out",
         "out_bytes",
         "reader",
+        "received",
         "session",
         "stalled",
         "version",
@@ -175,6 +176,8 @@ class Peer:
         self.buffered = 0
         """Bytes of its unfinished packet, as the broker last counted them."""
         self.session: Session | None = None
+        self.received: set[int] = set()
+        """Its session's, also when it has left that."""
         self.version = mp.V311
         self.keepalive = 0
         self.largest = mp.MAX_REMAINING
@@ -244,6 +247,8 @@ class Session:
         self.expires: float | None = None
         """When it ends, while its client is absent."""
         self.subscriptions: dict[str, tuple[Subscription, int]] = {}
+        self.asked: dict[str, tuple[Subscription, int]] = {}
+        """Subscriptions whose retained messages have not been looked up yet."""
         self.received: set[int] = set()
         """Packet ids of incoming QoS 2 messages that have been passed on and not released."""
         self.will_due: tuple[float, Will] | None = None
@@ -297,6 +302,7 @@ class Session:
     def detach(self) -> None:
         """The connection is gone; messages of QoS 0 that wait go with it."""
         self.peer = None
+        self.asked.clear()
         self._replay.clear()
         kept = deque(entry for entry in self._queue if entry[1])
         for entry in self._queue:
