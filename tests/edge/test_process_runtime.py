@@ -162,6 +162,14 @@ async def test_term_is_enough_for_who_listens_and_kill_for_who_does_not(bench: B
     assert (await bench.ended(rude)).exit_code == 137
 
 
+async def test_a_command_can_be_killed_the_moment_it_is_started(bench: Bench) -> None:
+    for _ in range(8):
+        container = await bench.start("sleep 1000")
+        await bench.runtime.stop_container(container, 0)
+        assert (await bench.runtime.container_status(container)).exit_code == 137
+        await bench.runtime.remove_container(container)
+
+
 async def test_what_a_command_leaves_behind_ends_with_it(bench: Bench) -> None:
     script = (
         "sleep 1000 & echo $! >same; setsid sh -c 'echo $$ >own; exec sleep 1000' & sleep 0.2; echo up; wait"

@@ -55,6 +55,7 @@ IMAGE = "process"
 _POD_UID = "io.kubernetes.pod.uid"
 _START_TIMEOUT = 10.0
 _UNKNOWN_EXIT = _KILLED = 137
+_KILLS, _KILL_WAIT = 12, 0.5
 
 
 class ProcessRuntime:
@@ -284,12 +285,16 @@ class ProcessRuntime:
         if identity is not None and grace > 0 and identity.alive(self._boot):
             signal_group(identity.pid, signal.SIGTERM)
             await self._ended_within(record, grace)
-        if self._info(record).state is State.RUNNING:
+        # More than once: a command that is just being started has neither its group nor its mark yet.
+        for _ in range(_KILLS if self._info(record).state is State.RUNNING else 0):
             if identity is not None and identity.alive(self._boot):
                 signal_group(identity.pid, signal.SIGKILL)
             for pid in container_processes(container_id):
                 send_signal(pid, signal.SIGKILL)
-            if not await self._ended_within(record, 5.0):
+            if await self._ended_within(record, _KILL_WAIT):
+                break
+        else:
+            if self._info(record).state is State.RUNNING:
                 raise RuntimeFailure("KillContainerError", f'container "{record.name}" cannot be killed')
         for pid in container_processes(container_id):
             send_signal(pid, signal.SIGKILL)
