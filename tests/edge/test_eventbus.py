@@ -322,6 +322,34 @@ async def test_a_full_disk_is_not_acknowledged(cloud: Any) -> None:
         assert len(rows(config, "edgehive_uploads")) == 1
 
 
+async def test_what_an_external_broker_brings_while_the_disk_is_full_is_stored_later(
+    cloud: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgehive.edge.eventbus._AGAIN", 0.1)
+    http = free_port()
+    async with mosquitto(tmp_path / "mosquitto") as broker:
+        config = external(cloud, broker.port, http=http)
+        await cloud.stop()
+        async with edgecore(config):
+            while not (await metrics(http))["edgehive_mqtt_external_connected"]:
+                await asyncio.sleep(0.02)
+            with sqlite3.connect(config.database.data_source) as db:
+                db.execute(
+                    "CREATE TRIGGER full BEFORE INSERT ON edgehive_uploads BEGIN SELECT RAISE(FAIL, 'full'); END"
+                )
+            db.close()
+            async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+                for number in range(50):  # more than the broker sends without an acknowledgement
+                    await client.publish("a/user/x", str(number), qos=1)
+            with sqlite3.connect(config.database.data_source) as db:
+                db.execute("DROP TRIGGER full")
+            db.close()
+            await eventually(lambda: len(rows(config, "edgehive_uploads")) == 50)
+            assert (await metrics(http))["edgehive_uploads_not_stored_total"] == 0
+        found = [json.loads(frame)["content"] for _, frame in rows(config, "edgehive_uploads")]
+        assert found == [str(number) for number in range(50)]
+
+
 async def test_an_external_broker_goes_away_and_comes_back_while_values_flow(
     cloud: Any, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ _GATHER = 0.02
 """Uploads that come within so many seconds are stored together: each commit makes the whole process wait for the disk."""
 _GATHER_MESSAGES = 2_000
 _GATHER_BYTES = 1 << 20
+_AGAIN = 5.0  # seconds until a disk that refused is asked again
 _QOS = 1  # towards an external broker, as there
 
 _AUTH_INFO = "auth_info"
@@ -92,10 +93,12 @@ class EventBus:
         self._storage_problem = ""
         self._gathered: list[Message] = []
         self._gathered_bytes = 0
+        self._kept: list[Message] = []
+        """What of it an external broker has brought."""
         self._stored_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self.not_stored = 0
-        """Uploads that the disk refused; their senders got no acknowledgement."""
+        """Uploads that the disk refused: their senders got no acknowledgement, or too many of an external broker waited."""
         self.port = settings.internal.port if settings.internal is not None else 0
         """Where the embedded broker listens."""
         self._internal = settings.internal
@@ -132,7 +135,14 @@ class EventBus:
 
     # from the brokers
 
-    def _take(self, messages: Iterable[_Came]) -> bool | None:
+    def _take_external(self, messages: Iterable[_Came]) -> bool | None:
+        """Hand over what an external broker has brought; what the disk refuses stays here and is owed.
+
+        That broker has nobody to send it again: our session at it is clean. It holds back the rest meanwhile.
+        """
+        return self._take(messages, self._kept) or None
+
+    def _take(self, messages: Iterable[_Came], kept: list[Message] | None = None) -> bool | None:
         """Hand messages over. False: what is to be uploaded could not be stored; ``None``: it will be, soon."""
         uploads = len(self._gathered)
         for message in messages:
@@ -140,8 +150,11 @@ class EventBus:
                 if self._to_twin is not None:
                     self._to_twin(message.topic, message.payload)
             else:
-                self._gathered.append(self._upload_message(message.topic, message.payload))
+                upload = self._upload_message(message.topic, message.payload)
+                self._gathered.append(upload)
                 self._gathered_bytes += len(message.payload)
+                if kept is not None:
+                    kept.append(upload)
         if len(self._gathered) == uploads:
             return True
         loop = asyncio.get_running_loop()
@@ -159,10 +172,13 @@ class EventBus:
             self._timer.cancel()
             self._timer = None
         gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        kept = self._kept.copy()
+        self._kept.clear()
         try:
             self._upload(gathered)
         except StorageError as exc:
-            self.not_stored += len(gathered)
+            self._keep(kept)
+            self.not_stored += len(gathered) - len(self._kept)
             if self._storage_problem != str(exc):
                 self._storage_problem = str(exc)
                 log.warning("mqtt: uploads cannot be kept: %s", exc)
@@ -173,9 +189,20 @@ class EventBus:
         self._stored_at = asyncio.get_running_loop().time()
         if self._server is not None:
             self._server.done(stored)
-        if self._subscriber is not None:
-            self._subscriber.done(stored)
+        if self._subscriber is not None and stored:
+            self._subscriber.done(True)
         return stored
+
+    def _keep(self, uploads: list[Message]) -> None:
+        """Try again later with what nobody else has any more, the oldest of it first; there is an end to that, too."""
+        for upload in uploads[:_GATHER_MESSAGES]:
+            if self._gathered_bytes + len(upload.content) > _GATHER_BYTES:
+                break
+            self._gathered.append(upload)
+            self._gathered_bytes += len(upload.content)
+        self._kept += self._gathered
+        if self._kept:
+            self._timer = asyncio.get_running_loop().call_later(_AGAIN, self._store)
 
     def _upload_message(self, topic: str, payload: bytes) -> Message:
         message_id, timestamp = self._stamp()
@@ -271,7 +298,7 @@ class EventBus:
             link=MqttLink(options=options, now=asyncio.get_running_loop().time(), rng=rng),
             host=external.host,
             port=external.port,
-            handler=self._take,
+            handler=self._take_external,
             tls=external.tls.context if external.tls is not None else None,
         )
 

@@ -73,7 +73,9 @@ class NodeStats:
                 await self._read(_WINDOW / 2)
             sample = self._sample
             assert sample is not None, "just read"
-            return summary(sample if brief else self._with_files(sample), self._rates, brief=brief)
+            if not brief:  # however many files pods have made: nothing else waits for that
+                sample = await asyncio.to_thread(self._with_files, sample)
+            return summary(sample, self._rates, brief=brief)
 
     async def resource_metrics(self) -> bytes:
         """``/metrics/resource``."""
