@@ -165,6 +165,14 @@ def pem_request(common_name: str) -> str:
     return base64.b64encode(made.public_bytes(Encoding.PEM)).decode()
 
 
+def broken_request(common_name: str) -> str:
+    """One whose extension for names is none."""
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, common_name)])
+    junk = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"junk")
+    made = x509.CertificateSigningRequestBuilder(name).add_extension(junk, critical=False)
+    return base64.b64encode(made.sign(new_key(), hashes.SHA256()).public_bytes(Encoding.PEM)).decode()
+
+
 async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     await lab.start()
     edge = await lab.edge("edge-1")
@@ -183,6 +191,10 @@ async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     answer = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
     assert content(answer)["Object"]["kind"] == "CertificateSigningRequest"
     assert content(await edge.ask("query", "default/certificatesigningrequest/c"))["metadata"]["name"] == "c"
+    for nonsense in ("é", "====", "AAAA", 7, broken_request("system:node:edge-1")):
+        body = {"metadata": {"name": "n"}, "spec": spec | {"request": nonsense}}
+        refused = await edge.ask("insert", "default/certificatesigningrequest/n", body)
+        assert status_of(refused)["code"] == 403, nonsense
     # The original's edge leaves the name to the API server, and the last part of the resource empty.
     unnamed = {"metadata": {"name": "given-by-the-server"}, "spec": spec}
     answer = await edge.ask("insert", "default/certificatesigningrequest/", unnamed)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -214,6 +214,9 @@ class Csr:
     """Whether it also asks for names of other kinds (e-mail, URI)."""
 
 
+_BAD_EXTENSIONS = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
+
 def parse_csr(der: bytes) -> Csr:
     """Read and verify a DER CSR.
 
@@ -225,7 +228,8 @@ def parse_csr(der: bytes) -> Csr:
         if not csr.is_signature_valid:
             raise CertificateError("the CSR's own signature is wrong")
         public_key = csr.public_key()
-    except (ValueError, TypeError, InvalidSignature) as exc:
+        extensions = csr.extensions
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, *_BAD_EXTENSIONS) as exc:
         raise CertificateError("this is not a certificate signing request (DER)") from exc
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise CertificateError("the CSR's key must be an elliptic-curve key")
@@ -235,8 +239,8 @@ def parse_csr(der: bytes) -> Csr:
         public_key,
         str(names[0].value) if len(names) == 1 else "",
         tuple(str(o.value) for o in organizations),
-        len(list(csr.extensions)) > 0,
-        *_alternative_names(csr),
+        len(extensions) > 0,
+        *_alternative_names(extensions),
     )
 
 
@@ -253,10 +257,10 @@ def pem_csr_to_der(pem: bytes) -> bytes:
     return csr.public_bytes(serialization.Encoding.DER)
 
 
-def _alternative_names(csr: x509.CertificateSigningRequest) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+def _alternative_names(extensions: x509.Extensions) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     try:
-        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
         return (), (), False
     dns = tuple(names.get_values_for_type(x509.DNSName))
     addresses = tuple(map(str, names.get_values_for_type(x509.IPAddress)))

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import ipaddress
 import logging
 from collections import deque
@@ -292,7 +291,7 @@ class CsrApprover:
     def _problem(self, spec: dict[str, Any]) -> str:
         try:
             csr = pki.parse_csr(pki.pem_csr_to_der(base64.b64decode(str(spec.get("request") or ""))))
-        except (EdgehiveError, binascii.Error) as exc:
+        except (EdgehiveError, ValueError) as exc:
             return str(exc)
         node = csr.common_name.removeprefix(NODE_USER_PREFIX)
         asker = str(spec.get("username") or "")

@@ -1,7 +1,6 @@
 """What an edge reads from the cluster, and the events and certificate requests it hands in."""
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -126,5 +125,5 @@ def _subject(request: object) -> str:
     """Whom a certificate request (base64 of PEM) is for; empty when it is none."""
     try:
         return parse_csr(pem_csr_to_der(base64.b64decode(str(request or "")))).common_name
-    except (CertificateError, binascii.Error):
+    except (CertificateError, ValueError):
         return ""

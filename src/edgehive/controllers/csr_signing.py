@@ -1,7 +1,6 @@
 """Signs what was approved: the signer ``kubernetes.io/kubelet-serving`` of the embedded control plane."""
 
 import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -64,7 +63,7 @@ class CsrSigning:
         try:
             certificate = await self._sign(base64.b64decode(csr.spec.request))
             status: dict[str, Any] = {"certificate": base64.b64encode(certificate).decode()}
-        except (EdgehiveError, binascii.Error) as exc:
+        except (EdgehiveError, ValueError) as exc:
             log.warning("the certificate request %s is not signed: %s", name, safe_label(str(exc), 200))
             failed = {
                 "type": "Failed",
