@@ -37,7 +37,9 @@ class SocketStream:
         timeout: float = 10.0,
     ) -> "SocketStream":
         """Connect; raises `Unreachable`."""
-        name = plain_host(server_name or host) if tls else None
+        name = (server_name or host) if tls else None
+        if name and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+            name = plain_host(name)  # uvloop insists on a plain str, and has no use for this
         try:
             async with asyncio.timeout(timeout):
                 return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name))
