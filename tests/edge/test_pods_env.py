@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgehive.edge.cri_spec import check_non_root, container_config, sandbox_config
 from edgehive.edge.env import ConfigError, PodFacts, build_env, expand, references
 from edgehive.edge.pods_build import container_spec, oom_score, sandbox_spec
-from edgehive.edge.pods_files import hosts_text
+from edgehive.edge.pods_files import PodFiles, hosts_text
 from edgehive.edge.pods_images import credentials, registry_of
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import Pod, parse_pod, parse_quantity, parse_time
@@ -296,3 +296,16 @@ def test_a_hosts_file_of_a_pod_with_its_own_address() -> None:
 def test_times_that_are_not_times_are_zero() -> None:
     assert parse_time("2026-01-01T00:00:00Z") == 1767225600
     assert parse_time(None) == parse_time("yesterday") == 0
+
+
+def test_what_a_container_has_written_over_its_hosts_is_replaced_at_the_next_start(tmp_path: Path) -> None:
+    settings = PodSettings(root_directory=tmp_path, log_directory=tmp_path)
+    pod = parse(make_pod("p", container("c", "x")))
+    files, sandbox = PodFiles(tmp_path), sandbox_spec(pod, 0, settings, NODE)
+    mounted = files.mounts(pod, pod.spec.containers[0], 0, sandbox, "10.1.0.9")
+    hosts = next(Path(one.host_path) for one in mounted if one.container_path == "/etc/hosts")
+    text = hosts.read_bytes()
+    for written in (b"\xff\xfe", text + b"more", b""):
+        hosts.write_bytes(written)
+        files.mounts(pod, pod.spec.containers[0], 1, sandbox, "10.1.0.9")
+        assert hosts.read_bytes() == text

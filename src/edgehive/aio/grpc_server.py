@@ -222,7 +222,7 @@ class _Connection(asyncio.Protocol):
 
 def _timeout(text: str) -> float:
     number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isdigit() or len(number) > 8:
+    if unit not in _UNITS or not (number.isascii() and number.isdigit()) or len(number) > 8:
         return float("inf")
     return int(number) * _UNITS[unit]
 

@@ -44,7 +44,7 @@ class PodFiles:
         if wanted and all(one.mount_path != _HOSTS for one in container.volume_mounts):
             hosts = base / "etc-hosts"
             text = hosts_text(pod, sandbox if own_files else replace(sandbox, host_network=True), pod_ip)
-            if not hosts.exists() or hosts.read_text() != text:
+            if not _has(hosts, text.encode()):
                 hosts.write_text(text)  # in place: other containers of the pod have it mounted
             result.append(Mount(str(hosts), _HOSTS))
         if path := container.termination_message_path:
@@ -96,6 +96,15 @@ def hosts_text(pod: Pod, sandbox: SandboxSpec, pod_ip: str) -> str:
         names = "\t".join(str(name) for name in alias.get("hostnames") or ())
         text += f"{alias.get('ip', '')}\t{names}\n"
     return text
+
+
+def _has(path: Path, content: bytes) -> bool:
+    """Whether a file has exactly this; no more is read of it, since containers write there what they like."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
 
 
 def _read(path: Path, limit: int) -> str:
