@@ -329,7 +329,7 @@ class CloudParts:
                 nodes=self.nodes,
                 tls=hub_context(keys.server, ca_pem),
                 node_limit=hub.node_limit,
-                parallel=own.admission.parallel,
+                admission=own.admission,
                 wall=wall,
             )
             if hub.enable

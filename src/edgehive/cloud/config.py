@@ -171,6 +171,8 @@ class Admission(Section, frozen=True):
 
     parallel: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Connections on their way in (TLS handshake, upgrade) at once; the others wait in the kernel's queue."""
+    outside: Positive = 4096
+    """Connections that are silent or dawdle before they are in; beyond that the oldest is dropped."""
 
 
 class Enrollment(Section, frozen=True):

@@ -8,7 +8,7 @@ drops the SYN and the client's kernel sends it again after 1, 3, 7 s. Nobody is 
 
 A connection has no place before its first byte is there: who opens sockets and says nothing holds up nobody. One that
 dawdles after that, on a slow link or on purpose, gives its place up after `patience` and goes on without. Of those
-without a place, silent or dawdling, 1,024 are kept; then the oldest is dropped.
+without a place, silent or dawdling, 4,096 are kept; then the oldest is dropped.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgehive.cloud.config import Admission
+
 log = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT: Final = 15.0
@@ -29,7 +31,6 @@ BACKLOG: Final = 1024
 _ESTABLISHED: Final = 1
 
 _PATIENCE: Final = 1.0
-_OUTSIDE: Final = 1024
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.5
 
@@ -87,19 +88,17 @@ class Gate:
         sock: socket.socket,
         tls: ssl.SSLContext,
         protocol: Protocol,
-        parallel: int,
+        admission: Admission,
         patience: float = _PATIENCE,
-        outside: int = _OUTSIDE,
     ) -> None:
         self._socket = sock
         self._tls = tls
         self._protocol = protocol
         self._patience = patience
-        self._limit = outside
-        self._places = asyncio.Semaphore(parallel)
-        self._next = asyncio.Semaphore(
-            parallel
-        )  # who is off the kernel's queue, has spoken and waits for a place
+        self._limit = admission.outside
+        self._places = asyncio.Semaphore(admission.parallel)
+        # Who is off the kernel's queue, has spoken and waits for a place.
+        self._next = asyncio.Semaphore(admission.parallel)
         self._outside: dict[asyncio.Timeout, None] = {}  # by what ends their patience, oldest first
         self._loop = asyncio.get_running_loop()
         self._open = True

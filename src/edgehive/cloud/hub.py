@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from edgehive.cloud.config import Admission
 from edgehive.cloud.gate import BACKLOG, HANDSHAKE_TIMEOUT, Gate, GateStats
 from edgehive.cloud.link import NodeLink
 from edgehive.cloud.nodes import NodeTable
@@ -89,14 +90,14 @@ class CloudHub:
         tls: ssl.SSLContext,
         node_limit: int,
         wall: Callable[[], float],
-        parallel: int = 64,
+        admission: Admission,
     ) -> None:
-        """Wire up; at most `parallel` connections are on their way in at once."""
+        """Wire up; `admission` says how a crowd is let in."""
         self._nodes = nodes
         self._tls = tls
         self._limit = node_limit
         self._wall = wall
-        self._parallel = parallel
+        self._admission = admission
         self._socket: socket.socket | None = None
         self.gate = GateStats()
         """How it goes at the gate."""
@@ -150,7 +151,7 @@ class CloudHub:
             made.arrived = arrived
             return made
 
-        gate = Gate(sock=self._socket, tls=self._tls, protocol=protocol, parallel=self._parallel)
+        gate = Gate(sock=self._socket, tls=self._tls, protocol=protocol, admission=self._admission)
         self.gate = gate.stats
         server.create_server = gate.opened
         await server
