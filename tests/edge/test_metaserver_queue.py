@@ -7,6 +7,7 @@ import pytest
 
 from edgehive.kube.api import MERGE_PATCH
 from edgehive.kube.refs import CONFIGMAPS, CRDS, EVENTS, GVR
+from edgehive.kube.status import ApiStatus
 from tests.support.metaserver_lab import DEFAULT, until, with_lab
 from tests.support.metaserver_things import THINGS
 
@@ -185,3 +186,30 @@ async def test_a_patch_that_never_arrived_is_not_taken_for_done(lab):
     await empty(lab)
     (reported,) = lab.reported
     assert reported["involvedObject"]["name"] == "q"
+
+
+@with_lab
+async def test_an_object_the_cluster_fails_over_holds_up_no_other_and_is_given_up_in_the_end(
+    lab, monkeypatch
+):
+    monkeypatch.setattr("edgehive.edge.metaserver_queue._AGAIN", 0.01)
+    monkeypatch.setattr("edgehive.edge.metaserver_queue._TRIES", 3)
+    await with_queue(lab, "events")
+    lab.link.switch(False)
+    for name in ("bad", "good"):
+        assert (await lab.ask(EVENT_PATH, "POST", event(name=name)))[0] == 201
+    assert (await lab.ask(f"{EVENT_PATH}/bad", "PATCH", {"count": 2}, **MERGE))[0] == 200
+    ask, asked = lab.server.queue._ask, []
+
+    async def failing(application, wait):
+        asked.append((application.verb, application.target.name))
+        if application.target.name == "bad":
+            raise ApiStatus(500, "InternalError", "a webhook is broken")
+        return await ask(application, wait)
+
+    lab.server.queue._ask = failing
+    lab.link.switch(True)
+    await empty(lab)
+    assert asked[:2] == [("create", "bad"), ("create", "good")]
+    assert asked[2:] == [("create", "bad")] * 3 + [("patch", "bad")] * 4
+    assert [one["involvedObject"]["name"] for one in lab.reported] == ["bad", "bad"]

@@ -1,4 +1,4 @@
-"""Writes that wait for the cloud: durable, delivered in order, each told what became of it.
+"""Writes that wait for the cloud: durable, delivered in the order of each object, each told what became of it.
 
 Only for the resources of ``metaServer.offlineWrites``: those whose writes may safely come late (events, leases, the
 status of one's own objects). A write is kept while the link is down, or while an earlier one of the same object still
@@ -37,6 +37,8 @@ MAX_BYTES: Final = 4 << 20
 _TOLD: Final = 3600.0
 """Seconds for which readers are told of a refusal."""
 _AGAIN = 5.0
+_TRIES: Final = 720
+"""How often a write is tried that the cluster fails over: an hour. An original cloud answers so also what it refuses."""
 _WAIT = 34.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS edgehive_writes (
@@ -188,9 +190,8 @@ class WriteQueue:
     async def _try_to_deliver(self) -> bool:
         try:
             done = await self._deliver()
-        except (
-            StorageError
-        ) as exc:  # what is not noted as delivered is sent again, and is no conflict with itself
+        except StorageError as exc:
+            # What is not noted as delivered is sent again, and is no conflict with itself.
             if self.problem != str(exc):
                 log.warning("writes wait on: %s", exc)
             self.problem = str(exc)
@@ -199,31 +200,42 @@ class WriteQueue:
         return done
 
     async def _deliver(self) -> bool:
-        """Deliver in order; False when the cloud cannot take the next one now."""
+        """Deliver in the order of each object; False when the cloud cannot take something now."""
+        failing: set[str] = set()
+        after = 0
         while True:
             rows = self._store.query(
-                "SELECT sequence, application, sent FROM edgehive_writes ORDER BY sequence LIMIT 1"
+                "SELECT sequence, key, application, sent FROM edgehive_writes WHERE sequence > ?"
+                " ORDER BY sequence LIMIT 1",
+                (after,),
             )
             if not rows:
-                return True
-            sequence, text, sent = rows[0]
+                return not failing
+            after, key, text, sent = rows[0]
+            if key in failing:
+                continue
             application = decode_application(str(text).encode())
             # It may arrive although its answer does not: then it is sent again, and is no conflict with itself.
             with self._store.transaction() as db:
-                db.execute("UPDATE edgehive_writes SET sent = 1 WHERE sequence = ?", (sequence,))
+                db.execute("UPDATE edgehive_writes SET sent = sent + 1 WHERE sequence = ?", (after,))
             try:
                 raw = await self._ask(application, _WAIT)
             except Unreachable as exc:
                 log.info("writes wait on: %s", exc)
                 return False
             except ApiStatus as exc:
-                if exc.retryable:
+                if exc.code == 500 and sent < _TRIES:
+                    failing.add(
+                        key
+                    )  # perhaps the cluster's trouble with this very object: others do not wait for it
+                    continue
+                if exc.retryable and exc.code != 500:
                     return False
                 if not (sent and exc.code == 409 and await self._is_done(application)):
-                    self._refused(sequence, application, exc)
+                    self._refused(after, application, exc)
                     continue
                 raw = b""
-            self._drop(sequence)
+            self._drop(after)
             self.stats.delivered += 1
             self._show(application, raw)
 
