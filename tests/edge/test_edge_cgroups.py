@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,23 @@ async def test_a_pod_s_cgroup_on_this_machine(real: tuple[CgroupRules, Hierarchy
     assert not any(root.joinpath(*parts).exists() for root in hierarchy.controllers())
     assert hierarchy.usage(parts, 1.0) is None
     await cgroups.remove("a-b-c")
+
+
+async def test_what_was_left_behind_is_swept_and_nothing_else(real: tuple[CgroupRules, Hierarchy]) -> None:
+    rules, hierarchy = real
+    top = (rules.root, "kubepods")
+    names = ("podleft", "podused", "podknown")
+    for name in names:
+        hierarchy.make((*top, name, "container"))
+
+    def there() -> set[str]:
+        roots = hierarchy.controllers()
+        return {name for name in names if any(root.joinpath(*top, name).exists() for root in roots)}
+
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        Path(hierarchy.joins((*top, "podused", "container"))[0]).write_text(str(child.pid))
+        hierarchy.sweep(top, {"known"}, time.time() - 60)
+        assert there() == set(names), "all of them are young"
+        hierarchy.sweep(top, {"known"}, time.time() + 60)
+        assert there() == {"podused", "podknown"}
+        child.kill()

@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from edgehive.edge.cgroups import (
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _BASE = Path("/sys/fs/cgroup")
 _QOS = ("Guaranteed", "Burstable", "BestEffort")
 _TRIES, _PAUSE = 40, 0.05
+_FORGOTTEN = 120.0
+"""Seconds after which an empty cgroup of a pod that is not here is one that was left behind."""
 _V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
 
 
@@ -126,6 +129,25 @@ class Hierarchy:
         except OSError:
             return False
 
+    def sweep(self, parts: Sequence[str], known: Collection[str], older_than: float) -> None:
+        """Remove cgroups of pods below `parts` that nobody knows and nothing runs in; `older_than` is a time.
+
+        They are left when a runtime or an edgecore went down between two steps. One that another edgecore has just
+        made is younger, and a pod that is there has processes, if only the one that holds its namespaces.
+        """
+        index = self.base if self.unified else self.base / "memory"
+        for directory in index.joinpath(*parts).glob("pod*"):
+            with contextlib.suppress(OSError):
+                if directory.name.removeprefix("pod") not in known and directory.stat().st_mtime < older_than:
+                    self._remove_empty((*parts, directory.name))
+
+    def _remove_empty(self, parts: Sequence[str]) -> None:
+        found = [d for root in self.controllers() if (d := root.joinpath(*parts)).is_dir()]
+        below = [Path(current) for directory in found for current, _, _ in os.walk(directory, topdown=False)]
+        if not any((directory / "cgroup.procs").read_text() for directory in below):
+            for directory in below:
+                directory.rmdir()
+
     def remove(self, parts: Sequence[str]) -> bool:
         """Try to remove a cgroup with all below it; False while something runs there, which is killed."""
         gone = True
@@ -176,8 +198,11 @@ class Cgroups:
                 log.warning("cgroup %s cannot be removed: something in it does not end", "/".join(path))
 
     async def balance(self, pods: Iterable[Pod]) -> None:
+        pods = list(pods)
+        known = {pod.uid for pod in pods}
         for below, limits in shared_limits(self._rules, pods).items():
             path = (*self._root, *below)
+            self._hierarchy.sweep(path, known, time.time() - _FORGOTTEN)
             try:
                 self._hierarchy.make(path)
                 self._hierarchy.set(path, limits)
