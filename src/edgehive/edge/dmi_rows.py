@@ -1,10 +1,13 @@
 """Mappers in the edge's database, in the rows KubeEdge keeps them in; what each was told, in a table of our own."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from edgehive.edge.dmi_link import Key
 from edgehive.edge.store import EdgeStore
 from edgehive.wire.rows import Put, Row
+
+if TYPE_CHECKING:
+    from edgehive.edge.dmi_link import Key
 
 _TYPE = "devicemapper"
 _SCHEMA = """CREATE TABLE IF NOT EXISTS edgehive_mapper_told (
@@ -31,12 +34,14 @@ class StoredMappers:
         """Save one, in the place of the older one of that name."""
         self._store.apply([Put(Row(_KEY + name, _TYPE, value))])
 
-    def told(self, mapper: str) -> Mapping[Key, bytes]:
+    def told(self, mapper: str) -> "Mapping[Key, bytes]":
         """What a mapper was told, as far as it is known."""
+        from edgehive.edge.dmi_link import Key
+
         sql = "SELECT kind, namespace, name, body FROM edgehive_mapper_told WHERE mapper = ?"
         return {Key(kind, space, name): body for kind, space, name, body in self._store.query(sql, (mapper,))}
 
-    def note_told(self, mapper: str, told: Mapping[Key, bytes | None], *, everything: bool) -> None:
+    def note_told(self, mapper: str, told: "Mapping[Key, bytes | None]", *, everything: bool) -> None:
         """Note what a mapper was told (``None``: taken away); `everything`: nothing else counts any more."""
         gone = [(mapper, k.kind, k.namespace, k.name) for k, body in told.items() if body is None]
         kept = [(mapper, k.kind, k.namespace, k.name, body) for k, body in told.items() if body is not None]
