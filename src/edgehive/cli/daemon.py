@@ -39,6 +39,15 @@ def run_daemon(program: str, main: Callable[[Notifier], Awaitable[None]], *, fas
     return 0
 
 
+def drop_waste() -> None:
+    """Free what loading has left in cycles, so that what is loaded next takes its place.
+
+    Above all that is the first edition of each slotted dataclass: `dataclasses` makes the class twice. With the rare
+    collections of these processes they would stay for hours.
+    """
+    gc.collect()
+
+
 def _loop_factory(*, fast_loop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if not fast_loop:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgehive import __version__
-from edgehive.cli.daemon import run_daemon
+from edgehive.cli.daemon import drop_waste, run_daemon
 from edgehive.cli.logs import configure_logging
 from edgehive.cli.notify import Notifier
 
@@ -147,7 +147,12 @@ def run_edgecore(argv: Sequence[str]) -> int:
     async def serve(notifier: Notifier) -> None:
         from edgehive.edge.app import EdgeCore
 
-        await EdgeCore(loaded.config, config_file=started.config, on_ready=notifier.ready).run()
+        def ready(status: str) -> None:
+            drop_waste()
+            notifier.ready(status)
+
+        drop_waste()
+        await EdgeCore(loaded.config, config_file=started.config, on_ready=ready).run()
 
     return run_daemon("edgecore", serve)
 
