@@ -1,13 +1,13 @@
 """The state machine of a pod, driven against a runtime made of lists; no clock but ours, no IO."""
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edgehive.edge.pods_actions import (
     CONTAINER_HASH,

@@ -5,12 +5,12 @@ import base64
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from edgehive.edge.metaclient import Failed, Ok, Reply
 from edgehive.edge.pods_manager import PodManager

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from sim_engine import Sim
 
 from edgehive.wire.cloudnode import CachedObject
@@ -98,7 +99,7 @@ class Api:
         stored = self.objects.pop((kind, name), None)
         if stored is not None:
             version = self._next()
-            gone = replace(stored, cached=replace(stored.cached, version=str(version)))
+            gone = replace(stored, cached=msgspec.structs.replace(stored.cached, version=str(version)))
             self.log.append(Event(version, "gone", gone))
             self.sim.note("api", "delete %s %s uid=%s", kind, name, stored.cached.uid)
 

@@ -7,8 +7,9 @@ tells (start, end, exit code, address) is asked once for each state an item is i
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from edgehive.aio import cri_messages as cri
 from edgehive.aio import grpc

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from edgehive.edge.config import EventBus as EventBusConfig
 from edgehive.edge.config import EventBusTls
 from edgehive.kit.errors import UserError
@@ -17,8 +19,7 @@ _INTERNAL_ONLY = 0
 _EXTERNAL_ONLY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Internal:
+class Internal(msgspec.Struct, frozen=True):
     """The embedded broker: where it listens, and how edgecore publishes on it."""
 
     host: str
@@ -50,8 +51,7 @@ class External:
     tls: "TlsFiles | None"
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True):
     """PEM files; without `ca` the system's authorities are trusted, without `certificate` we have none."""
 
     ca: str = ""
@@ -72,8 +72,7 @@ class TlsFiles:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class EventBusSettings:
+class EventBusSettings(msgspec.Struct, frozen=True):
     """Mode 0 has the embedded broker, mode 2 an external one, mode 1 both."""
 
     internal: Internal | None

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from edgehive.edge.node_probe import NodeProbe
 from edgehive.edge.pods_garbage import disk_usage
 from edgehive.edge.pods_spec import Pod
@@ -105,7 +107,7 @@ class NodeStats:
         found = {}
         for key, one in usage.items():
             floor = self._floor.get(key, 0)
-            found[key] = one if one.cpu >= floor else replace(one, cpu=floor)
+            found[key] = one if one.cpu >= floor else msgspec.structs.replace(one, cpu=floor)
         self._floor = {key: one.cpu for key, one in found.items()}
         return found
 
@@ -178,7 +180,11 @@ class NodeStats:
 
 
 def _own_network(usage: PodUsage | None, pod: Pod) -> PodUsage | None:
-    return replace(usage, interfaces=()) if usage is not None and pod.spec.host_network else usage
+    return (
+        msgspec.structs.replace(usage, interfaces=())
+        if usage is not None and pod.spec.host_network
+        else usage
+    )
 
 
 def _size(log: Path) -> int:

@@ -7,6 +7,7 @@ sends TEXT. wsproto, because `websockets`' own core costs edgecore three more me
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import (
@@ -48,23 +49,20 @@ class Opened:
     headers: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """One whole message."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(msgspec.Struct, frozen=True):
     """A ping or pong came; `reply` is what to write back, if anything, `pong` the payload of a pong."""
 
     reply: bytes = b""
     pong: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Closing:
+class Closing(msgspec.Struct, frozen=True):
     """The peer sent a close frame; `reply` is the closing answer."""
 
     reason: str

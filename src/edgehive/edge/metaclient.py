@@ -6,21 +6,20 @@ object, so a "not found" can never be taken for, or stored as, one.
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from edgehive.kube.status import ApiStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Ok:
+class Ok(msgspec.Struct, frozen=True):
     """The request succeeded; `object` is the raw JSON of the object, or empty when the answer has none."""
 
     object: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The request failed. While the cloud is away the status is a retryable 503 (see `offline`)."""
 
     status: ApiStatus
@@ -48,8 +47,7 @@ class Change(enum.Enum):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class PodChange:
+class PodChange(msgspec.Struct, frozen=True):
     """One change to a pod of this node."""
 
     kind: Change

@@ -1,6 +1,6 @@
 """What a pod's state machine asks of its worker, one small dataclass each, and the labels that survive a restart."""
 
-from dataclasses import dataclass
+import msgspec
 
 from edgehive.edge.pods_spec import Container
 
@@ -10,57 +10,51 @@ POD_UID = "io.kubernetes.pod.uid"
 CONTAINER_NAME = "io.kubernetes.container.name"
 CONTAINER_HASH = "edgehive.io/container-hash"
 """Not the kubelet's key: its hashes differ, and what a Go edgecore has started must not be restarted."""
+
+
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 POD_GRACE = "io.kubernetes.pod.terminationGracePeriod"
 NODE_NAME = "edgehive.io/node"
 """Whose it is: several nodes may share one container runtime, and nobody ends what another has made."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckPod:
+class CheckPod(msgspec.Struct, frozen=True):
     """Ask the runtime whether it can run this pod at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class MountVolumes:
+class MountVolumes(msgspec.Struct, frozen=True):
     """Make every volume of the pod exist with its present content."""
 
 
-@dataclass(frozen=True, slots=True)
-class TeardownVolumes:
+class TeardownVolumes(msgspec.Struct, frozen=True):
     """Remove the volumes; nothing of the pod runs any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunSandbox:
+class RunSandbox(msgspec.Struct, frozen=True):
     """Create the pod's shared environment."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
+class StopSandbox(msgspec.Struct, frozen=True):
     """End a sandbox; idempotent."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(msgspec.Struct, frozen=True):
     """Forget a stopped sandbox."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnsureImage:
+class EnsureImage(msgspec.Struct, frozen=True):
     """Have the container's image on the node, by its pull policy; the outcome is the image reference."""
 
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class StartContainer:
+class StartContainer(msgspec.Struct, frozen=True):
     """Create and start one container."""
 
     container: Container
@@ -69,8 +63,7 @@ class StartContainer:
     image_ref: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopContainer:
+class StopContainer(msgspec.Struct, frozen=True):
     """Stop a running container: TERM, and KILL after `grace` seconds."""
 
     container_id: str
@@ -79,15 +72,13 @@ class StopContainer:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveContainer:
+class RemoveContainer(msgspec.Struct, frozen=True):
     """Forget a container that does not run."""
 
     container_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskDelete:
+class AskDelete(msgspec.Struct, frozen=True):
     """All is gone: ask the cluster to delete the pod for good."""
 
 
@@ -106,8 +97,7 @@ Action = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Why an action failed, as a waiting state shows it."""
 
     reason: str

@@ -6,7 +6,8 @@ looks at the cloud: a cut link evicts nobody.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from edgehive.edge.pods_spec import parse_quantity
 
@@ -18,19 +19,17 @@ _RESOURCES = {MEMORY: "memory", PIDS: "pids", "nodefs.inodesFree": "inodes", "im
 _ORDER = (MEMORY, "nodefs.available", "imagefs.available", "nodefs.inodesFree", "imagefs.inodesFree", PIDS)
 
 
-@dataclass(frozen=True, slots=True)
-class EvictionSettings:
+class EvictionSettings(msgspec.Struct, frozen=True):
     """The ``eviction*`` keys of the kubelet's configuration; amounts are ``100Mi`` or ``10%``."""
 
-    hard: Mapping[str, str] = field(default_factory=dict)
-    soft: Mapping[str, str] = field(default_factory=dict)
-    soft_grace: Mapping[str, float] = field(default_factory=dict)
-    minimum_reclaim: Mapping[str, str] = field(default_factory=dict)
+    hard: Mapping[str, str] = msgspec.field(default_factory=dict)
+    soft: Mapping[str, str] = msgspec.field(default_factory=dict)
+    soft_grace: Mapping[str, float] = msgspec.field(default_factory=dict)
+    minimum_reclaim: Mapping[str, str] = msgspec.field(default_factory=dict)
     max_pod_grace: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Shortage:
+class Shortage(msgspec.Struct, frozen=True):
     """A threshold that is crossed and must be acted on."""
 
     signal: str
@@ -45,8 +44,7 @@ class Shortage:
         return _RESOURCES.get(self.signal, "ephemeral-storage")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A running pod as the ranking sees it; disk and memory in bytes."""
 
     uid: str

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgehive.edge.pods_spec import Container, Pod
 from edgehive.edge.runtime import ContainerInfo, Mount, SandboxSpec, State

@@ -7,8 +7,9 @@ Two implementations: `edge.cri.CriRuntime` (containerd, CRI-O over gRPC) and `ed
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from edgehive.kit.errors import EdgehiveError
 
@@ -35,8 +36,7 @@ class State(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A host path made visible at `container_path`."""
 
     host_path: str
@@ -45,8 +45,7 @@ class Mount:
     propagation: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """A device file of the host made usable at `container_path`; `permissions` of the letters ``rwm``."""
 
     host_path: str
@@ -54,8 +53,7 @@ class Device:
     permissions: str = "mrw"
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxSpec:
+class SandboxSpec(msgspec.Struct, frozen=True):
     """One pod's shared environment. `labels` identify it after a restart (``io.kubernetes.pod.uid``, ...)."""
 
     name: str
@@ -65,7 +63,7 @@ class SandboxSpec:
     hostname: str
     log_directory: str
     labels: Mapping[str, str]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
@@ -76,17 +74,16 @@ class SandboxSpec:
     dns_options: Sequence[str] = ()
     port_mappings: Sequence[tuple[str, int, int, str]] = ()
     """(protocol, containerPort, hostPort, hostIP)"""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = msgspec.field(default_factory=dict)
     cgroup_parent: str = ""
-    security: Mapping[str, object] = field(default_factory=dict)
+    security: Mapping[str, object] = msgspec.field(default_factory=dict)
     """The pod's ``securityContext`` as it came."""
     runtime_handler: str = ""
     privileged: bool = False
     """A container of the pod is; the CRI refuses it in a sandbox that is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
+class ContainerSpec(msgspec.Struct, frozen=True):
     """One container of a sandbox. `image` is a resolved reference as returned by `pull_image`."""
 
     name: str
@@ -100,7 +97,7 @@ class ContainerSpec:
     log_path: str
     """Relative to the sandbox's `log_directory`."""
     labels: Mapping[str, str]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
@@ -108,10 +105,10 @@ class ContainerSpec:
     cpu_quota: int = 0
     cpu_period: int = 0
     memory_limit: int = 0
-    huge_pages: Mapping[str, int] = field(default_factory=dict)
+    huge_pages: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Bytes by page size (``2Mi``)."""
     oom_score_adj: int = 0
-    security: Mapping[str, object] = field(default_factory=dict)
+    security: Mapping[str, object] = msgspec.field(default_factory=dict)
     """Pod and container ``securityContext`` merged, as JSON."""
     target_id: str = ""
     """The container whose processes this one shares."""
@@ -120,8 +117,7 @@ class ContainerSpec:
     """Names of the Container Device Interface, for runtimes that know it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxInfo:
+class SandboxInfo(msgspec.Struct, frozen=True):
     """A sandbox that exists. Times are seconds since the epoch."""
 
     id: str
@@ -133,8 +129,7 @@ class SandboxInfo:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerInfo:
+class ContainerInfo(msgspec.Struct, frozen=True):
     """A container that exists. Times are seconds since the epoch, 0 when not reached yet."""
 
     id: str
@@ -155,8 +150,7 @@ class ContainerInfo:
     log_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
+class ImageInfo(msgspec.Struct, frozen=True):
     """An image on the node."""
 
     id: str
@@ -169,8 +163,7 @@ class ImageInfo:
     """The runtime needs it itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What a container takes: sizes in bytes, 0 when not known."""
 
     memory: int = 0
@@ -191,8 +184,7 @@ class Usage:
     """Of its writable layer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     """Counters of a network interface, since it is there."""
 
     name: str
@@ -202,16 +194,14 @@ class Interface:
     send_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PodUsage:
+class PodUsage(msgspec.Struct, frozen=True):
     """What the containers of a pod share; no interfaces when it is in the node's network."""
 
     interfaces: Sequence[Interface] = ()
     processes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ExecResult:
+class ExecResult(msgspec.Struct, frozen=True):
     """Outcome of `exec_sync`."""
 
     exit_code: int
@@ -219,8 +209,7 @@ class ExecResult:
     stderr: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeVersion:
+class RuntimeVersion(msgspec.Struct, frozen=True):
     """``containerd``, ``1.6.20``: shown as ``containerd://1.6.20`` in the node's status."""
 
     name: str

@@ -1,8 +1,9 @@
 """What the twin's core wants done. Whoever does it saves first, then publishes, then tells the cloud."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from edgehive.twin import topics
 from edgehive.twin.device import Device, Twin
@@ -16,34 +17,30 @@ class Kind(Enum):
     STATE = topics.STATE_UPDATE
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True):
     """Publish on MQTT."""
 
     topic: str
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(msgspec.Struct, frozen=True):
     """Store what has changed of a device."""
 
     device: Device
     row: bool = False
     """The device itself: it is new, or its state or what it belongs to has changed."""
-    twins: Mapping[str, Twin] = field(default_factory=dict)
-    attributes: Mapping[str, Attribute | None] = field(default_factory=dict)
+    twins: Mapping[str, Twin] = msgspec.field(default_factory=dict)
+    attributes: Mapping[str, Attribute | None] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True):
     """Remove all that is stored of a device."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Owe:
+class Owe(msgspec.Struct, frozen=True):
     """The cloud must hear of this, at some time, in its newest form. Durable with the `Save` beside it."""
 
     id: str
@@ -51,8 +48,7 @@ class Owe:
     names: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ToCloud:
+class ToCloud(msgspec.Struct, frozen=True):
     """A message to the cloud; `content` is raw JSON."""
 
     operation: str

@@ -1,7 +1,6 @@
 """What the watch caches say about a node, and the messages made of it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
@@ -22,8 +21,7 @@ _FIRST_IS_UPDATE: Final = frozenset({NODE, SECRET})
 """Types that travel as ``update`` even the first time, as the original sends them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedObject:
+class CachedObject(msgspec.Struct, frozen=True):
     """An object in a watch cache, ready to travel: `raw` has ``kind`` and ``apiVersion``."""
 
     api_version: str
@@ -36,13 +34,11 @@ class CachedObject:
     source: str = "edgecontroller"
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(msgspec.Struct, frozen=True):
     """The synced cache does not hold the object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """No opinion: the cache is not synced, or the kind is not watched here."""
 
 

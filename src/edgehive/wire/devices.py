@@ -6,7 +6,6 @@ report is repeated by the edge until it is answered.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,8 +24,7 @@ MAX_VALUE: Final = 16 * 1024
 # -- down
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A device of a node."""
 
     namespace: str
@@ -110,8 +108,7 @@ def _to_twin(resource: str, message_id: str, timestamp: int, content: object) ->
 # -- up
 
 
-@dataclass(frozen=True, slots=True)
-class TwinValue:
+class TwinValue(msgspec.Struct, frozen=True):
     """One side of a property, as the edge has it."""
 
     value: str
@@ -122,16 +119,14 @@ class TwinValue:
     type: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TwinChange:
+class TwinChange(msgspec.Struct, frozen=True):
     """What a report says of one property; ``None``: nothing about that side."""
 
     reported: TwinValue | None = None
     desired: TwinValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TwinReport:
+class TwinReport(msgspec.Struct, frozen=True):
     """Values of a device's properties. One that was removed at the edge says nothing: its last value stays."""
 
     namespace: str
@@ -140,8 +135,7 @@ class TwinReport:
     twins: Mapping[str, TwinChange]
 
 
-@dataclass(frozen=True, slots=True)
-class StateReport:
+class StateReport(msgspec.Struct, frozen=True):
     """The state of a device."""
 
     namespace: str

@@ -8,9 +8,10 @@ follows after about a jittered second, and what was not answered is sent again.
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError
@@ -23,8 +24,7 @@ if TYPE_CHECKING:  # edgecore without MQTT does not load it
     from edgehive.wire.uploads import Uploads
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
+class LinkOptions(msgspec.Struct, frozen=True):
     """Timers (seconds) and rates of the link."""
 
     heartbeat: float = 15.0
@@ -55,32 +55,27 @@ class LinkOptions:
     """Requests awaiting an answer; when full, a new one fails at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True):
     """Open a connection now; then call `receive_connected` or `receive_closed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     """The link is up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """The link is down; close the socket if it is still open."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendPing:
+class SendPing(msgspec.Struct, frozen=True):
     """Send a WebSocket ping with this payload now, behind every frame that was handed out before."""
 
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """A message without a waiting request: for MetaManager, devicetwin, the buses, the task manager (by group).
 
     An answer whose requester has given up comes here too; `rows.plan_incoming` knows what to do with it.
@@ -89,24 +84,21 @@ class Incoming:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The answer to the request `request_id`. It has NOT been acknowledged: store it first, then `send_ack` it."""
 
     request_id: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFailed:
+class RequestFailed(msgspec.Struct, frozen=True):
     """No answer to `request_id` will come: timed out, link lost, or no room."""
 
     request_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUp:
+class GivenUp(msgspec.Struct, frozen=True):
     """The kept message of `entry` will not be sent again: the cloud does not answer such a one."""
 
     entry: Entry

@@ -6,7 +6,8 @@ is an HTTP answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from edgehive.kube.refs import is_dns_subdomain
 from edgehive.wire.held import HOLDINGS_HEADER
@@ -24,8 +25,7 @@ NODE_USER_PREFIX = "system:node:"
 MAX_PROJECT = 253
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """Who a verified certificate names: every organization and every common name of its subject."""
 
     organizations: tuple[str, ...]
@@ -43,8 +43,7 @@ class Subject:
         return node if is_dns_subdomain(node) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """An accepted upgrade request."""
 
     node: str
@@ -53,8 +52,7 @@ class Hello:
     """It is one of ours, and says first of all what it holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """How full the hub is: sessions of *other* nodes now, and the most it takes (``nodeLimit``)."""
 
     connected: int

@@ -5,8 +5,9 @@ been sent. The store behind it is durable before `put` returns.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from edgehive.kit.errors import StorageError
 from edgehive.wire import resource as res
@@ -15,8 +16,7 @@ from edgehive.wire.message import Message
 from edgehive.wire.rows import answer_error
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One kept message; `sequence` orders all entries, `subject` (``default/pod/nginx``) keeps its own order."""
 
     sequence: int
@@ -40,8 +40,7 @@ class OutboxStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
+class OutboxLimits(msgspec.Struct, frozen=True):
     """Bounds and timers (seconds)."""
 
     entries: int = 5_000
@@ -60,16 +59,14 @@ class OutboxLimits:
     """Attempts after which a 409 is final: it may be a race, or a UID that is gone for good."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """The cloud has answered `entry` for good."""
 
     entry: Entry
     answer: Message
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
+class _Item(msgspec.Struct, eq=False):
     entry: Entry
     expires: float | None = None
     """When an answer is overdue; ``None`` while it is not in flight."""
@@ -79,16 +76,14 @@ class _Item:
     durable: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
+class _Lane(msgspec.Struct, eq=False):
     """The kept messages of one subject, oldest first; only the first may be in flight."""
 
-    items: list[_Item] = field(default_factory=list)
+    items: list[_Item] = msgspec.field(default_factory=list)
     not_before: float = 0.0
 
 
-@dataclass(slots=True)
-class OutboxStats:
+class OutboxStats(msgspec.Struct):
     """Counters since start."""
 
     accepted: int = 0

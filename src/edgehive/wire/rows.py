@@ -4,7 +4,7 @@ The rules are pure; MetaManager runs the plan in one transaction and only then s
 and a version older than the stored one of the same object is acknowledged without being stored.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
@@ -30,8 +30,7 @@ from edgehive.wire.message import (
 from edgehive.wire.outbound import parse_version
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A row of the edge's ``meta`` table: key is the wire resource, value the object's JSON."""
 
     key: str
@@ -39,15 +38,13 @@ class Row:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Insert or replace a row."""
 
     row: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Delete a row if it is there."""
 
     key: str
@@ -61,8 +58,7 @@ class Forward(Enum):
     TWIN = "twin"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Write `changes` in one transaction, then acknowledge, then tell `forward`."""
 
     changes: tuple[Put | Remove, ...] = ()
@@ -191,8 +187,7 @@ def _older(value: bytes, stored: Row | None, version: str) -> bool:
     return bool(new.uid and old.uid)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer of the cloud, understood."""
 
     object: bytes | None
