@@ -17,7 +17,8 @@ from edgehive.edge.pods_spec import Pod, parse_pod
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes import VolumeManager
 from edgehive.edge.volumes_content import FileContent
-from edgehive.edge.volumes_files import check_host_path, remove_tree, sub_path, write_files
+from edgehive.edge.volumes_files import check_host_path, remove_tree, write_files
+from edgehive.edge.volumes_subpath import sub_path
 from tests.support.fakemeta import FakeMeta, container, make_pod
 
 FACTS = PodFacts(NodeFacts("edge1", "10.0.0.1", 4.0, 8 << 30), "10.1.0.9")
@@ -232,6 +233,32 @@ def test_a_sub_path_cannot_leave_its_volume(tmp_path: Path) -> None:
             sub_path(volume, relative, create=True)
     with pytest.raises(RuntimeFailure, match="not in the volume"):
         sub_path(volume, "absent", create=False)
+    (volume / "file").touch()
+    assert sub_path(volume, "file", create=False) == volume / "file"
+    with pytest.raises(RuntimeFailure, match="Not a directory"):
+        sub_path(volume, "file/below", create=True)
+
+
+def test_no_directory_is_made_where_a_link_has_come_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, outside = tmp_path / "v", tmp_path / "outside"
+    (volume / "a").mkdir(parents=True)
+    outside.mkdir()
+    resolve = Path.resolve
+
+    def swapping(path: Path, strict: bool = False) -> Path:
+        """The pod is quicker: what was looked at is a link now."""
+        found = resolve(path, strict)
+        if path.name == "b" and not (volume / "a").is_symlink():
+            (volume / "a").rename(volume / "moved")
+            (volume / "a").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(Path, "resolve", swapping)
+    with pytest.raises(RuntimeFailure, match="link"):
+        sub_path(volume, "a/b", create=True)
+    assert list(outside.iterdir()) == []
 
 
 async def test_mounts_follow_the_container(manager: VolumeManager) -> None:

@@ -28,10 +28,10 @@ from edgehive.edge.volumes_files import (
     make_directory,
     remove_tree,
     set_group,
-    sub_path,
     write_files,
 )
 from edgehive.edge.volumes_nfs import mount_nfs
+from edgehive.edge.volumes_subpath import sub_path
 from edgehive.kit.errors import Unreachable
 from edgehive.kit.text import safe_label
 

@@ -156,22 +156,3 @@ def check_host_path(path: Path, kind: str) -> None:
     test, what = _HOST_TYPES[kind]
     if not test(path):
         raise RuntimeFailure("FailedMount", f"hostPath type check failed: {path} is not {what}")
-
-
-def sub_path(base: Path, relative: str, *, create: bool) -> Path:
-    """Return `relative` below `base`, also when it is a symlink; made as a directory when it is missing.
-
-    Raises:
-        RuntimeFailure: It leads out of the volume, or it is not there.
-    """
-    if relative.startswith("/") or ".." in relative.split("/"):
-        raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} must stay in the volume")
-    home = base.resolve()
-    target = (base / relative).resolve()
-    if target != home and home not in target.parents:
-        raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} leads out of the volume")
-    if not target.exists():
-        if not create:
-            raise RuntimeFailure("CreateContainerConfigError", f"subPath {relative!r} is not in the volume")
-        target.mkdir(parents=True, mode=0o755)
-    return target
