@@ -54,8 +54,18 @@ class DmiDoor:
             sock = bind_unix(self._path)
         except OSError as exc:
             raise UserError(f"the socket {self._path} cannot be used: {exc.strerror or exc}") from exc
+        inode = self._path.lstat().st_ino
+        try:
+            await self._serve(sock)
+        finally:  # whoever has it by now, it ends with us
+            sock.close()
+            with contextlib.suppress(OSError):
+                if self._path.lstat().st_ino == inode:
+                    self._path.unlink()
+
+    async def _serve(self, sock: socket.socket) -> None:
         if not self._rows.mappers():
-            await self._knock(sock)
+            await _connected(sock)
         from edgehive.edge.dmi import Dmi
 
         self._dmi = Dmi(
@@ -64,18 +74,12 @@ class DmiDoor:
         self._twin.attach(self._dmi)  # mappers are listened to only when the objects are known
         await self._dmi.run()
 
-    async def _knock(self, sock: socket.socket) -> None:
-        """Wait until somebody connects; the connection is not accepted yet."""
-        loop, knocked = asyncio.get_running_loop(), asyncio.Event()
-        inode = self._path.lstat().st_ino
-        loop.add_reader(sock, knocked.set)
-        try:
-            await knocked.wait()
-        except BaseException:
-            sock.close()
-            with contextlib.suppress(OSError):
-                if self._path.lstat().st_ino == inode:
-                    self._path.unlink()
-            raise
-        finally:
-            loop.remove_reader(sock)
+
+async def _connected(sock: socket.socket) -> None:
+    """Wait until somebody connects; the connection is not accepted yet."""
+    loop, knocked = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, knocked.set)
+    try:
+        await knocked.wait()
+    finally:
+        loop.remove_reader(sock)
