@@ -1,8 +1,8 @@
 """What people expect of a node's agent, through the real kubectl; processes and containers."""
 
 import json
-import os
 import re
+import select
 import ssl
 import subprocess
 import time
@@ -16,16 +16,6 @@ from edgehive.edge.cgroups_fs import Hierarchy
 from tests.support.installation import Installation, eventually, find_kubectl
 from tests.support.manifests import pod
 from tests.support.terminal import Terminal
-
-
-def run_kubectl(
-    made: Installation, *arguments: str, stdin: bytes = b""
-) -> "subprocess.CompletedProcess[bytes]":
-    """Run kubectl with input; its outputs apart."""
-    command = [find_kubectl(), f"--kubeconfig={made.layout.kubeconfig}", *arguments]
-    environment = os.environ | {"HOME": str(made.root)}
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, env=environment)
-
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -316,12 +306,30 @@ def test_previous_logs_are_those_of_the_container_before(either: Installation) -
 
 
 def test_attach_joins_input_and_both_outputs(either: Installation) -> None:
-    script = 'while read -r x; do echo "got $x"; echo "no $x" >&2; [ "$x" = bye ] && exit 3; done'
+    script = 'while read -r x; do echo "got $x"; echo "no $x" >&2; [ "$x" = bye ] && sleep 1 && exit 3; done'
     either.apply(pod("joiner", script, hostNetwork=True, restartPolicy="Never", container={"stdin": True}))
     either.running("app=joiner", 1)
-    done = run_kubectl(either, "attach", "-i", "joiner", stdin=b"one\nbye\n")
-    assert (done.returncode, done.stdout) == (0, b"got one\ngot bye\n"), done
-    assert b"no one\nno bye\n" in done.stderr
+    command = [find_kubectl(), f"--kubeconfig={either.layout.kubeconfig}", "attach", "-i", "joiner"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as client:
+        assert client.stdin is not None
+        # containerd takes input a moment before it gives output: what is said in between is in the log alone.
+        for _ in range(30):
+            client.stdin.write(b"one\n")
+            client.stdin.flush()
+            if select.select([client.stdout], [], [], 1.0)[0]:
+                break
+        # Its input stays open: at the end of it containerd lets a client go.
+        client.stdin.write(b"bye\n")
+        client.stdin.flush()
+        assert client.stdout is not None
+        assert client.stderr is not None
+        out, error = client.stdout.read(), client.stderr.read()
+    assert client.returncode == 0
+    assert out.startswith(b"got one\n")
+    assert out.endswith(b"got bye\n")
+    assert b"no one\n" in error
+    assert error.endswith(b"no bye\n")
     eventually(lambda: either.get("pod", "joiner")["status"]["phase"] == "Failed", what="it has ended")
     assert "got bye" in either.kubectl("logs", "joiner")
 
@@ -330,12 +338,12 @@ def test_attach_to_a_terminal_tells_its_size_and_echoes(either: Installation) ->
     either.apply(pod("screen", "exec sh", hostNetwork=True, container={"stdin": True, "tty": True}))
     either.running("app=screen", 1)
     with Terminal(either, "attach", "-it", "screen", rows=37, columns=91) as terminal:
-        terminal.say("stty size; echo $((6 * 7)) there\r")
-        seen = terminal.until("42 there")
-        assert "37 91" in seen
+        terminal.say("echo $((6 * 7)) there\r")
+        terminal.until("42 there")
+        # kubectl first says one more of each, so that programs draw themselves anew.
+        terminal.ask("stty size\r", "37 91")
         terminal.resize(20, 50)
-        terminal.say("stty size\r")
-        terminal.until("20 50")
+        terminal.ask("stty size\r", "20 50")
 
 
 def test_run_with_a_terminal_is_a_session(either: Installation) -> None:
@@ -352,9 +360,8 @@ def test_run_with_a_terminal_is_a_session(either: Installation) -> None:
     ]
     with Terminal(either, *arguments, "--command", "--", "sh") as terminal:
         terminal.until("press", "$", "#", "If you")
-        terminal.say("\r")
-        terminal.say("echo $((40 + 2)) here; exit\r")
-        terminal.until("42 here")
+        terminal.ask("echo $((40 + 2)) here\r", "42 here")
+        terminal.say("exit\r")
         terminal.until('pod "session" deleted')
 
 

@@ -54,6 +54,14 @@ class Terminal:
         """Type."""
         os.write(self._terminal, text.encode())
 
+    def ask(self, question: str, answer: str, tries: int = 20) -> None:
+        """Type until the answer comes."""
+        for left in reversed(range(tries)):
+            self.say(question)
+            with contextlib.suppress(AssertionError if left else ()):
+                self.until(answer, seconds=2.0)
+                return
+
     def until(self, *texts: str, seconds: float = 40.0) -> str:
         """Wait for one of these to appear; return everything since the last wait."""
         deadline = time.monotonic() + seconds
