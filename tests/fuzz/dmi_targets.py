@@ -35,6 +35,12 @@ class _Nobody:
     def save_mapper(self, name: str, value: bytes) -> None:
         pass
 
+    def told(self, mapper: str) -> dict[Any, bytes]:
+        return {}
+
+    def note_told(self, mapper: str, told: Any, *, everything: bool) -> None:
+        pass
+
     async def report_twins(self, *_: Any) -> None:
         pass
 
