@@ -368,9 +368,9 @@ def test_run_with_a_terminal_is_a_session(either: Installation) -> None:
 # --- runtime classes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.containerd
+@pytest.mark.parametrize("either", ["containerd"], indirect=True)  # processes have no runtime handlers
 def test_a_runtime_class_is_looked_up_in_the_cluster(either: Installation) -> None:
-    if "--runtime=process" in either.flags:
-        pytest.skip("processes have no runtime handlers")
     body = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",
