@@ -106,6 +106,16 @@ def test_a_record_without_a_version_gets_one_at_once() -> None:
     assert {w.version for w in writes(writer, 1.0) if isinstance(w, RecordSync)} == {"4", "5"}
 
 
+def test_what_a_node_with_a_lost_database_gets_again_is_recorded_at_once() -> None:
+    """Its record may have been deleted by somebody, and made anew without a version, while it was away."""
+    writer = SyncWriter(rate=0.0001)
+    lag = Lag(writer)
+    assert not writer.spend(0.0)
+    known = load(lag, record("7"), held())
+    lag.acknowledged(known, "9", 0.0)
+    assert RecordSync(KEY, "9") in writes(writer, 1.0)
+
+
 def test_beyond_the_rate_records_lag_until_the_node_is_gone() -> None:
     writer = SyncWriter(rate=1.0, interval=0.5)
     lag = Lag(writer)

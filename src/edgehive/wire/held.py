@@ -170,8 +170,9 @@ class Lag:
         base = self._behind.get(known.key, known.version)
         if parse_version(version) <= parse_version(base):
             return
-        # A record without a version makes an original cloudcore skip its object for good.
-        if not base or self._writer.spend(now):
+        # A record without a version makes an original cloudcore skip its object for good. That the node had nothing
+        # says nothing of the record: somebody may have deleted it meanwhile, and it was made anew.
+        if not parse_version(base) or self._writer.spend(now):
             self._behind.pop(known.key, None)
             self._writer.acknowledged(replace(known, version=base), version, now)
         else:
