@@ -20,6 +20,7 @@ from edgehive.kube.refs import (
     CLUSTERROLEBINDINGS,
     CLUSTERROLES,
     CSRS,
+    GVR,
     NODES,
     PODS,
     ROLEBINDINGS,
@@ -256,13 +257,25 @@ async def test_certificates_for_a_node_s_own_addresses_are_approved_and_no_other
         await lab.node("edge-1")
         addresses = [
             {"type": "InternalIP", "address": "192.0.2.7"},
+            {"type": "ExternalIP", "address": "192.0.2.8"},
+            {"type": "ExternalIP", "address": "192.0.2.9"},
+            {"type": "ExternalIP", "address": "10.96.0.1"},
             {"type": "Hostname", "address": "kubernetes.default.svc"},
         ]
         status = {"status": {"addresses": addresses}}
         await lab.api.patch(
             NODES, "edge-1", json.dumps(status).encode(), MERGE_PATCH, WriteOptions(subresource="status")
         )
+        other = {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.8"}]}}
+        await lab.node("edge-2")
+        await lab.api.patch(
+            NODES, "edge-2", json.dumps(other).encode(), MERGE_PATCH, WriteOptions(subresource="status")
+        )
+        server = {"metadata": {"name": "kubernetes"}, "subsets": [{"addresses": [{"ip": "192.0.2.9"}]}]}
+        await lab.make(GVR("", "v1", "endpoints"), server, WriteOptions(namespace="default"))
         wrong = {
+            "other-node": request("edge-1", "192.0.2.8"),
+            "api-server": request("edge-1", "192.0.2.9"),
             "none": request("edge-1"),
             "foreign": request("edge-1", "127.0.0.1", "10.96.0.1"),
             "unknown": request("edge-9", "127.0.0.1"),

@@ -23,7 +23,7 @@ from edgehive.kube.api import MERGE_PATCH, KubeApi, WriteOptions
 from edgehive.kube.crd_policy import SERVICE_ACCOUNT_ACCESSES
 from edgehive.kube.reflector import CachedObject as Cached
 from edgehive.kube.reflector import Change, Key
-from edgehive.kube.refs import CSRS
+from edgehive.kube.refs import CSRS, GVR, SERVICES
 from edgehive.kube.status import ApiStatus
 from edgehive.wire import resource as res
 from edgehive.wire.classify import POLICY_CONTROLLER, RESOURCE_GROUP
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SIGNER: Final = "kubernetes.io/kubelet-serving"
 _USAGES: Final = frozenset({"digital signature", "key encipherment", "server auth"})
+ENDPOINTS: Final = GVR("", "v1", "endpoints")
 _AGAIN = 5.0  # seconds after which what failed is tried again
 
 
@@ -273,7 +274,7 @@ class CsrApprover:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}
         if spec.get("signerName") != SIGNER or status.get("conditions") or status.get("certificate"):
             return
-        problem = self._problem(spec)
+        problem = self._problem(spec, await self._of_the_cluster())
         if problem:
             log.warning("the certificate request %s is left to others: %s", name, safe_label(problem, 200))
             return
@@ -288,7 +289,22 @@ class CsrApprover:
         self.approved += 1
         log.info("approved the serving certificate %s", name)
 
-    def _problem(self, spec: dict[str, Any]) -> str:
+    async def _of_the_cluster(self) -> set[str]:
+        """The addresses of the API server, as the cluster knows them."""
+        found: set[str] = set()
+        for gvr in (SERVICES, ENDPOINTS):
+            try:
+                raw = await self._api.get(gvr, "kubernetes", WriteOptions(namespace="default"))
+            except ApiStatus as exc:
+                if exc.code != 404:
+                    raise
+                continue
+            obj = msgspec.json.decode(raw, type=_ApiServer)
+            found.update(obj.spec.cluster_ips or ())
+            found.update(a.ip for subset in obj.subsets or () for a in subset.addresses or ())
+        return found
+
+    def _problem(self, spec: dict[str, Any], cluster: set[str]) -> str:
         try:
             csr = pki.parse_csr(pki.pem_csr_to_der(base64.b64decode(str(spec.get("request") or ""))))
         except (EdgehiveError, ValueError) as exc:
@@ -306,6 +322,8 @@ class CsrApprover:
         own = self._addresses(node)
         if own is None:
             return "there is no such node"
+        # What a node says of its addresses is its own word, too: it may not have those of anybody else.
+        own -= cluster | self._of_others(node)
         wrong = [a for a in csr.addresses if not (_is_local(a) or a in own)]
         # MetaServers ask for addresses alone. A node's names are its own words: it may call itself kubernetes.default.
         wrong += [n for n in csr.dns_names if n != "localhost"]
@@ -313,15 +331,43 @@ class CsrApprover:
             return f"not names of the node: {', '.join(wrong)}"
         return ""
 
+    def _of_others(self, node: str) -> set[str]:
+        found: set[str] = set()
+        for other in self._nodes.items():
+            if other.meta.name != node:
+                found |= self._said_by(other) or set()
+        return found
+
     def _addresses(self, node: str) -> set[str] | None:
         found = self._nodes.get("", node)
-        if found is None:
-            return None
+        return None if found is None else self._said_by(found)
+
+    @staticmethod
+    def _said_by(found: Cached) -> set[str] | None:
         try:
             status = msgspec.json.decode(found.raw, type=_Node).status
         except MALFORMED:
             return None
         return {str(a.get("address")) for a in status.addresses or ()}
+
+
+class _Address(msgspec.Struct):
+    ip: str = ""
+
+
+class _Subset(msgspec.Struct):
+    addresses: list[_Address] | None = None
+
+
+class _ServiceSpec(msgspec.Struct):
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+
+
+class _ApiServer(msgspec.Struct):
+    """The Service or the Endpoints ``kubernetes``."""
+
+    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
+    subsets: list[_Subset] | None = None
 
 
 class _NodeStatus(msgspec.Struct):
