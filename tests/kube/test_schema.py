@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgehive.kube.builtin import TYPES
 from edgehive.kube.schema import Schema
 from edgehive.kube.schema_check import compile_pattern, parse_time
 
@@ -247,6 +248,14 @@ def test_null_in_a_custom_object_means_absent_unless_the_schema_takes_it():
     obj = {"free": None, "kept": None}
     schema.apply_defaults(obj)
     assert obj == {"kept": None}
+    assert not schema.validate(obj)
+
+
+def test_null_among_quantities_is_zero_as_in_go():
+    schema = TYPES.get("ResourceRequirements")
+    obj = {"limits": {"cpu": None, "memory": "1Mi"}}
+    schema.apply_defaults(obj)
+    assert obj == {"limits": {"cpu": "0", "memory": "1Mi"}}
     assert not schema.validate(obj)
 
 

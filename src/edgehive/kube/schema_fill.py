@@ -25,6 +25,8 @@ def _zero(schema: Schema) -> Any:
     shape = schema.resolve()
     if shape.type == "object":
         return {}
+    if shape.format == "quantity":
+        return "0"
     return {"string": "", "integer": 0, "number": 0, "boolean": False, "array": []}.get(shape.type)
 
 
