@@ -286,6 +286,35 @@ async def test_deleting_a_pod_gives_up_its_pull(site: Site) -> None:
     assert not site.runtime.sandboxes
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["later", "at once"])
+async def test_the_end_of_a_pod_spares_the_next_of_its_name(site: Site, *, together: bool) -> None:
+    old = make_pod("a", container("c", "x"), uid="old")
+    new = make_pod("a", container("c", "x"), uid="new")
+    site.meta.put_pod(old)
+    async with site.edged() as manager:
+        await until("it runs", lambda: site.phase("a") == "Running")
+        site.meta.put_pod(new)
+        if not together:
+            await until("the next one runs", lambda: site.phase("a") == "Running")
+        site.meta.tell_removed(old)  # as a cloudcore says it that was restarted before it knew of the ACK
+        await until("the old one is gone", lambda: [pod.uid for pod, _ in manager.pods()] == ["new"])
+        await until("the next one runs", lambda: site.phase("a") == "Running")
+        site.meta.put_pod(make_pod("b", container("c", "x")))
+        await until("all was taken in", lambda: site.phase("b") == "Running")
+        left = {c.labels["io.kubernetes.pod.uid"] for c in site.runtime.containers.values()}
+        assert left == {"new", "uid-b"}
+        site.meta.remove_pod("default", "a")
+        await until("the end of its own", lambda: [pod.uid for pod, _ in manager.pods()] == ["uid-b"])
+
+
+async def test_a_removal_that_does_not_say_of_which_pod_is_for_the_name(site: Site) -> None:
+    site.meta.put_pod(make_pod("a", container("c", "x")))
+    async with site.edged() as manager:
+        await until("it runs", lambda: site.phase("a") == "Running")
+        site.meta.tell_removed({"metadata": {"namespace": "default", "name": "a"}})
+        await until("it is gone", lambda: not [*manager.pods()])
+
+
 async def test_a_shorter_grace_takes_effect_while_stopping(site: Site) -> None:
     site.runtime.stop_forever = True
     site.meta.put_pod(make_pod("a", container("c", "x")))

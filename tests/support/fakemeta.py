@@ -33,8 +33,12 @@ class FakeMeta:
         self._tell(PodChange(Change.UPDATE, meta["namespace"], meta["name"], json.dumps(pod).encode()))
 
     def remove_pod(self, namespace: str, name: str) -> None:
-        self.rows.pop((namespace, name))
-        self._tell(PodChange(Change.REMOVE, namespace, name))
+        self.tell_removed(self.rows.pop((namespace, name)))
+
+    def tell_removed(self, pod: dict[str, Any]) -> None:
+        """Say that `pod` is gone; the next one of its name may be here already."""
+        meta = pod["metadata"]
+        self._tell(PodChange(Change.REMOVE, meta["namespace"], meta["name"], json.dumps(pod).encode()))
 
     def mark_deleted(self, namespace: str, name: str, grace: int = 5) -> None:
         pod = self.rows[namespace, name]

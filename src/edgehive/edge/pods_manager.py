@@ -42,7 +42,9 @@ from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, Runtim
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
+from edgehive.kube.meta import decode_partial
 from edgehive.wire.resource import VOLUME_ATTACHMENT
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class PodManager:
         )
         self._workers: dict[str, PodWorker] = {}
         self._held = HeldPods()
-        self._changes: OrderedDict[tuple[str, str], PodChange] = OrderedDict()
+        self._changes: OrderedDict[tuple[str, str, str], PodChange] = OrderedDict()
         self._set = False
         self._wake = asyncio.Event()
         self._relist_now = asyncio.Event()
@@ -210,8 +212,9 @@ class PodManager:
             self._set = True
             self._changes.clear()
         else:
-            self._changes.pop((change.namespace, change.name), None)
-            self._changes[change.namespace, change.name] = change
+            key = (change.namespace, change.name, _uid_of(change))
+            self._changes.pop(key, None)
+            self._changes[key] = change
         self._wake.set()
 
     def _on_object(self, kind: str, namespace: str, name: str) -> None:
@@ -241,8 +244,8 @@ class PodManager:
                     self._set = False
                     self._apply_set(group)
                 while self._changes:
-                    _, change = self._changes.popitem(last=False)
-                    self._apply(group, change)
+                    (_, _, uid), change = self._changes.popitem(last=False)
+                    self._apply(group, change, uid)
                 self._sync_static(group)
                 for pod in self._held.take_running(self._labels or ()):
                     self._start(group, self._core(pod))
@@ -266,18 +269,24 @@ class PodManager:
             log.info("%d pods in the local database", len(wanted))
         self._relist_now.set()
 
-    def _apply(self, group: asyncio.TaskGroup, change: PodChange) -> None:
-        pod = self._parse(change.raw) if change.raw else None
-        self._let_go(self._held.drop(key=f"{change.namespace}/{change.name}"))
+    def _apply(self, group: asyncio.TaskGroup, change: PodChange, changed: str) -> None:
+        """Take one change, of the pod with the uid `changed` if it says which.
+
+        A removal may come, or come again, when the next pod of that name is here already: it is for the old one only.
+        """
         removed = change.kind is Change.REMOVE
+        key = f"{change.namespace}/{change.name}"
+        pod = self._parse(change.raw) if change.raw and not removed else None
+        self._let_go(self._held.drop(uid=changed) if removed and changed else self._held.drop(key=key))
         for uid, worker in self._workers.items():
-            meta = worker.core.pod.metadata
-            same_name = (meta.namespace, meta.name) == (change.namespace, change.name)
-            if same_name and is_static(worker.core.pod):
+            if worker.core.pod.key != key:
+                continue
+            ends = changed in (uid, "") if removed else pod is not None and pod.uid != uid
+            if is_static(worker.core.pod):
                 self._mirrors.wake()  # whatever happens to the picture, the pod stays
-            elif same_name and (removed or (pod is not None and pod.uid != uid)):
+            elif ends:
                 worker.receive_removed()
-        if pod is not None and not removed:
+        if pod is not None:
             self._want(group, pod)
 
     def _let_go(self, uids: Sequence[str]) -> None:
@@ -481,3 +490,10 @@ def _objects_of(pod: Pod) -> set[tuple[str, str]]:
     for one in pod.spec.all_containers:
         wanted |= {key for key, _ in references(one)}
     return wanted
+
+
+def _uid_of(change: PodChange) -> str:
+    try:
+        return decode_partial(change.raw).metadata.uid if change.raw else ""
+    except MALFORMED:
+        return ""
