@@ -27,18 +27,17 @@ from edgehive.edge.metaclient import (
     Reply,
     offline,
 )
-from edgehive.edge.metarows import desired, is_bound, is_error, last_object
+from edgehive.edge.metarows import answered_change, is_bound, is_error, is_of_node, pod_change
 from edgehive.edge.metatoken import bound_uid, has_token, needs_refresh, token_key
 from edgehive.edge.store import EdgeStore
 from edgehive.kit.errors import ProtocolError, StorageError, Unreachable
-from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, not_found
 from edgehive.wire import classify as cls
 from edgehive.wire import resource as res
 from edgehive.wire.held import holdings_message
-from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, Stamp, content_data
+from edgehive.wire.message import DELETE, INSERT, NULL, PATCH, QUERY, UPDATE, Message, Stamp
 from edgehive.wire.outbox import Entry, Settled
 from edgehive.wire.resource import find_resource, format_resource
 from edgehive.wire.rows import (
@@ -78,14 +77,6 @@ class Inbox(Protocol):
 
     def takes(self, message: Message) -> bool: ...
     def inject(self, message: Message) -> None: ...
-
-
-class _Scheduled(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-
-
-class _PodSpec(msgspec.Struct):
-    spec: _Scheduled = msgspec.field(default_factory=_Scheduled)
 
 
 async def _nobody(message: Message) -> None:
@@ -183,11 +174,8 @@ class MetaManager:
         if target is None or target.namespace is None:
             return
         if target.type == res.POD:
-            if message.operation == DELETE:
-                last = last_object(content_data(message.content), stored)
-                self._tell_pods(PodChange(Change.REMOVE, target.namespace, target.name, last))
-            elif self._is_ours(raw := content_data(message.content)):
-                self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, raw))
+            if (change := pod_change(message, stored, self._node)) is not None:
+                self._tell_pods(change)
         elif target.type in (res.CONFIGMAP, res.SECRET, res.VOLUME_ATTACHMENT):
             for callback in self._object_callbacks:
                 callback(target.type, target.namespace, target.name)
@@ -209,7 +197,7 @@ class MetaManager:
 
     def pods(self) -> list[bytes]:
         """Return every pod of this node that the local database holds."""
-        return [row.value for row in self._store.rows(res.POD) if self._is_ours(row.value)]
+        return [row.value for row in self._store.rows(res.POD) if is_of_node(row.value, self._node)]
 
     def pod(self, namespace: str, name: str) -> bytes | None:
         """Return one pod of the local database."""
@@ -240,13 +228,6 @@ class MetaManager:
         return await self._ask(
             self._message(INSERT, format_resource(meta.namespace, res.POD, meta.name), raw)
         )
-
-    def _is_ours(self, raw: bytes) -> bool:
-        try:
-            return msgspec.json.decode(raw, type=_PodSpec).spec.node_name == self._node
-        except MALFORMED:
-            log.warning("a pod in the database cannot be read")
-            return False
 
     # configuration
 
@@ -463,12 +444,8 @@ class MetaManager:
         waiting = self._settling.pop(settled.entry.sequence, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
-        target = find_resource(answer_key(request))
-        if before is None or after is None or target is None or target.type != res.POD:
-            return
-        # The answer may be newer than any update yet: without this, the update would come as stale.
-        if target.namespace is not None and desired(before.value) != desired(after.value):
-            self._tell_pods(PodChange(Change.UPDATE, target.namespace, target.name, after.value))
+        if (change := answered_change(request, before, after)) is not None:
+            self._tell_pods(change)
 
 
 def _text(patch: bytes) -> bytes:

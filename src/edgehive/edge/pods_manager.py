@@ -8,7 +8,6 @@ was read, and, when it was empty, only once the cloud has been there for a while
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from edgehive.edge.pods_spec import (
     parse_pod,
 )
 from edgehive.edge.pods_static import FILE, SOURCE_ANNOTATION, Manifests, Mirrors, is_static
+from edgehive.edge.pods_told import PodInbox, Told
 from edgehive.edge.pods_worker import PodWorker, Tools
 from edgehive.edge.podstatus import held_status
 from edgehive.edge.podstatus_writer import StatusWriter
@@ -42,9 +42,7 @@ from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, Runtim
 from edgehive.edge.volumes import VolumeManager, referenced_objects
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
-from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
-from edgehive.kube.meta import decode_partial
 from edgehive.wire.resource import VOLUME_ATTACHMENT
 
 if TYPE_CHECKING:
@@ -118,8 +116,7 @@ class PodManager:
         )
         self._workers: dict[str, PodWorker] = {}
         self._held = HeldPods()
-        self._changes: OrderedDict[tuple[str, str, str], PodChange] = OrderedDict()
-        self._set = False
+        self._inbox = PodInbox()
         self._wake = asyncio.Event()
         self._relist_now = asyncio.Event()
         self._loaded_at: float | None = None
@@ -208,13 +205,7 @@ class PodManager:
             worker.receive_eviction(message, grace)
 
     def _on_pod(self, change: PodChange) -> None:
-        if change.kind is Change.SET:
-            self._set = True
-            self._changes.clear()
-        else:
-            key = (change.namespace, change.name, _uid_of(change))
-            self._changes.pop(key, None)
-            self._changes[key] = change
+        self._inbox.put(change)
         self._wake.set()
 
     def _on_object(self, kind: str, namespace: str, name: str) -> None:
@@ -240,12 +231,10 @@ class PodManager:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                if self._set:
-                    self._set = False
+                if self._inbox.take_set():
                     self._apply_set(group)
-                while self._changes:
-                    (_, _, uid), change = self._changes.popitem(last=False)
-                    self._apply(group, change, uid)
+                for told in self._inbox.take():
+                    self._apply(group, told)
                 self._sync_static(group)
                 for pod in self._held.take_running(self._labels or ()):
                     self._start(group, self._core(pod))
@@ -269,23 +258,16 @@ class PodManager:
             log.info("%d pods in the local database", len(wanted))
         self._relist_now.set()
 
-    def _apply(self, group: asyncio.TaskGroup, change: PodChange, changed: str) -> None:
-        """Take one change, of the pod with the uid `changed` if it says which.
-
-        A removal may come, or come again, when the next pod of that name is here already: it is for the old one only.
-        """
-        removed = change.kind is Change.REMOVE
-        key = f"{change.namespace}/{change.name}"
-        pod = self._parse(change.raw) if change.raw and not removed else None
-        self._let_go(self._held.drop(uid=changed) if removed and changed else self._held.drop(key=key))
+    def _apply(self, group: asyncio.TaskGroup, told: Told) -> None:
+        held = self._held
+        self._let_go(held.drop(uid=told.uid) if told.removed and told.uid else held.drop(key=told.key))
         for uid, worker in self._workers.items():
-            if worker.core.pod.key != key:
-                continue
-            ends = changed in (uid, "") if removed else pod is not None and pod.uid != uid
             if is_static(worker.core.pod):
-                self._mirrors.wake()  # whatever happens to the picture, the pod stays
-            elif ends:
+                if worker.core.pod.key == told.key:
+                    self._mirrors.wake()  # whatever happens to the picture, the pod stays
+            elif told.ends(worker.core.pod.key, uid):
                 worker.receive_removed()
+        pod = self._parse(told.change.raw) if told.change.raw and not told.removed else None
         if pod is not None:
             self._want(group, pod)
 
@@ -490,10 +472,3 @@ def _objects_of(pod: Pod) -> set[tuple[str, str]]:
     for one in pod.spec.all_containers:
         wanted |= {key for key, _ in references(one)}
     return wanted
-
-
-def _uid_of(change: PodChange) -> str:
-    try:
-        return decode_partial(change.raw).metadata.uid if change.raw else ""
-    except MALFORMED:
-        return ""
