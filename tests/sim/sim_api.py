@@ -84,7 +84,7 @@ class Api:
                     "uid": uid,
                     "resourceVersion": str(version),
                 },
-                "serial": serial,
+                "spec": {"nodeName": min(nodes, default=""), "serial": serial},
             }
         ).encode()
         cached = CachedObject("v1", kind, "default", name, uid, str(version), raw)

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 from sim_cloud import Cloud
 from sim_edge import Edge
+from sim_edged import Edged
 from sim_engine import Wire
 
+from edgehive.edge.metaclient import PodChange
+from edgehive.edge.pods_told import PodInbox, Told
 from edgehive.kit.errors import StorageError
 from edgehive.wire import rows
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown
@@ -16,7 +19,7 @@ from edgehive.wire.held import Held
 from edgehive.wire.message import DELETE, Message
 from edgehive.wire.objectsync import SyncRecord
 from edgehive.wire.outbound import Outbound
-from edgehive.wire.outbox import OutboxStore
+from edgehive.wire.outbox import OutboxStore, Settled
 from edgehive.wire.pool import Verdict
 from edgehive.wire.rows import Put, Remove
 
@@ -169,7 +172,57 @@ class AnyPongProves(Edge):
             uploads.proven(uploads.sent)
 
 
+class _ByName(Edged):
+    """Ends whatever has the name of what is gone."""
+
+    def apply(self, told: Told) -> None:
+        for uid, worker in list(self.workers.items()):
+            if worker.key == told.key and (told.removed or told.uid != uid):
+                self.end(uid)
+        if told.change.raw and not told.removed:
+            self.want(told.change.raw)
+
+
+class EdgedGoesByName(Edge):
+    edged_class = _ByName
+
+
+class _NewestOfAName(PodInbox):
+    """Lets a change take the place of one about the pod that had the name before, or has it now."""
+
+    def put(self, change: PodChange) -> None:
+        for key in [key for key in self._waiting if key[:2] == (change.namespace, change.name)]:
+            del self._waiting[key]
+        super().put(change)
+
+
+class _ForgetsIncarnations(Edged):
+    inbox_class = _NewestOfAName
+
+
+class InboxGoesByName(Edge):
+    edged_class = _ForgetsIncarnations
+
+
+class AnswerUntold(Edge):
+    """Stores the pod that an answer brings, and takes the update that follows for an old one."""
+
+    def tell_edged(self, change: PodChange | None) -> None:
+        if not self.settling:
+            super().tell_edged(change)
+
+    settling = False
+
+    def settled(self, event: Settled) -> None:
+        self.settling = True
+        super().settled(event)
+        self.settling = False
+
+
 EDGE_BUGS = (
+    EdgedGoesByName,
+    InboxGoesByName,
+    AnswerUntold,
     UploadForgottenWhenSent,
     AnyPongProves,
     AckBeforeWrite,

@@ -6,8 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from sim_edged import Edged
 from sim_engine import CALM, Process, Sim, Wire
 
+from edgehive.edge.metaclient import PodChange
+from edgehive.edge.metarows import answered_change, pod_change
 from edgehive.kit.errors import StorageError
 from edgehive.wire import classify as cls
 from edgehive.wire import rows
@@ -25,7 +28,7 @@ from edgehive.wire.edgelink import (
 from edgehive.wire.held import holding, holdings_message
 from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, UPLOAD, Message
 from edgehive.wire.outbound import parse_version
-from edgehive.wire.outbox import Entry, Outbox, OutboxLimits
+from edgehive.wire.outbox import Entry, Outbox, OutboxLimits, Settled
 from edgehive.wire.rows import Put, Remove, Row
 from edgehive.wire.uploads import UploadLimits, Uploads
 
@@ -151,6 +154,8 @@ class Disk:
 class Edge(Process):
     """One edgecore. `go`: behaves like the original where that matters (drops unclaimed answers, no version guard)."""
 
+    edged_class = Edged
+
     def __init__(self, sim: Sim, name: str, dial: Callable[[str], Wire | None], *, go: bool = False) -> None:
         super().__init__(sim, name)
         self.disk = Disk(sim, name)
@@ -179,6 +184,8 @@ class Edge(Process):
         except StorageError:
             self.die()
             return
+        # What edged of the original makes of what it is told is not ours to check.
+        self.edged = None if self.go else self.edged_class(sim, self.name, lambda: self.disk.rows, self.later)
         self.later(sim.rng.uniform(0.2, 1.0), self.work)
 
     def lost(self) -> None:
@@ -293,6 +300,8 @@ class Edge(Process):
             self.incoming(event.message)
         elif isinstance(event, Answered):
             self.answered(event)
+        elif isinstance(event, Settled):
+            self.settled(event)
         elif isinstance(event, SendPing):
             if self.wire is not None:
                 self.wire.send(0, PING + event.payload)
@@ -367,6 +376,12 @@ class Edge(Process):
         self.point("between write and ACK")
         if plan.ack is not None:
             self.acknowledge(plan.ack)
+        if plan.forward is rows.Forward.EDGED and "/pod/" in message.resource:
+            self.tell_edged(pod_change(message, stored, self.name))
+
+    def tell_edged(self, change: PodChange | None) -> None:
+        if change is not None and self.edged is not None:
+            self.edged.tell(change)
 
     def store(self, changes: Iterable[Put | Remove], message: Message) -> None:
         if changes:
@@ -389,6 +404,19 @@ class Edge(Process):
         self.point("between storing an answer and its ACK")
         if answer.ack:
             self.acknowledge(event.message)
+
+    def settled(self, event: Settled) -> None:
+        """The cloud has answered what the outbox kept: the pod as it is after its status was written."""
+        if self.go:
+            return
+        request = event.entry.message
+        before = self.disk.rows.get(rows.answer_key(request))
+        try:
+            self.store(rows.plan_answer(request, event.answer, before).changes, event.answer)
+        except StorageError:
+            return
+        self.point("between storing a settled answer and telling of it")
+        self.tell_edged(answered_change(request, before, self.disk.rows.get(rows.answer_key(request))))
 
     def check_order(self, message: Message) -> None:
         """Within one connection no object goes back in time."""

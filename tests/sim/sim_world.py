@@ -243,6 +243,8 @@ class World:
             problems.append(f"uploads {sorted(missing)} of {edge.name} were accepted and never arrived")
         if edge.disk.uploads.rows:
             problems.append(f"{edge.name} still keeps {len(edge.disk.uploads.rows)} uploads")
+        if edge.edged is not None:
+            problems += edge.edged.problems()
         if edge.disk.outbox:
             problems.append(f"{edge.name} still keeps {len(edge.disk.outbox)} messages")
         return problems
