@@ -115,4 +115,6 @@ class Edged:
         wanted = self.desired().keys()
         if ending:
             return [f"{self.name}: edged still ends {ending}"]
-        return [] if running == wanted else [f"{self.name}: edged runs {sorted(running)}, not {sorted(wanted)}"]
+        return (
+            [] if running == wanted else [f"{self.name}: edged runs {sorted(running)}, not {sorted(wanted)}"]
+        )
