@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from edgehive.cloud.trace import Tracer
-from edgehive.kube.refs import CONFIGMAPS, NODES, OBJECTSYNCS, PODS
+from edgehive.kube.refs import CONFIGMAPS, NODES, OBJECTSYNCS, PODS, SECRETS
 
 
 def pod(name: str, node: str = "edge-1", **metadata: Any) -> dict[str, Any]:
@@ -124,3 +124,15 @@ async def test_an_edge_that_does_not_tell_after_all_is_served_by_its_records(lab
     edge = await lab.edge("edge-1", **{HOLDINGS_HEADER: "1"})
     await edge.wait(lambda m: m.resource == "default/pod/p")
     assert made["metadata"]["uid"]
+
+
+async def test_an_edge_that_knows_its_uid_is_not_sent_a_secret_of_others(lab: Any, api: Any) -> None:
+    secret = {"metadata": {"name": "s", "namespace": "default"}, "data": {"a": "MQ=="}}
+    uid = api.put(SECRETS, secret)["metadata"]["uid"]
+    await lab.start()
+    edge = await lab.edge("edge-1", holds=[("default/secret/s", uid, "1")])
+    api.put(SECRETS, secret | {"data": {"a": "Mg=="}})
+    api.put(PODS, pod("p"))
+    await edge.wait(lambda m: m.resource == "default/pod/p")
+    assert not [m for m in edge.received if m.resource == "default/secret/s"]
+    assert not api.find(OBJECTSYNCS, "default", f"edge-1.{uid}")

@@ -6,7 +6,7 @@ import pytest
 from wire_support import stamp
 
 from edgehive.kit.errors import ProtocolError
-from edgehive.wire.desired import CachedObject, Missing
+from edgehive.wire.desired import CachedObject, Missing, Unknown
 from edgehive.wire.held import HOLDINGS, Held, Lag, decode_holdings, holding, holdings_message
 from edgehive.wire.objectsync import CreateSync, DeleteSync, RecordSync, SyncKey, SyncRecord, SyncWriter
 from edgehive.wire.session import NodeSession, Told
@@ -38,8 +38,13 @@ class Nothing:
 class One(Nothing):
     """A cluster with one pod."""
 
+    pod = CachedObject("v1", "Pod", "default", "nginx", "u1", "9", b"{}")
+
     def find(self, record: SyncRecord) -> CachedObject | Missing:
-        return CachedObject("v1", "Pod", "default", "nginx", "u1", "9", b"{}")
+        return self.pod
+
+    def assigned(self, node: str) -> tuple[CachedObject, ...]:
+        return (self.pod,) if node == "edge-1" else ()
 
 
 def load(lag: Lag, record: SyncRecord, held: Held) -> SyncRecord:
@@ -180,3 +185,25 @@ def test_an_edge_that_makes_up_objects_is_not_believed_for_ever() -> None:
     )
     assert len(told.strangers("edge-1", [])) == 256
     assert Held({"default/pod/x": ("../x", "7")}).strangers("edge-1", []) == []
+
+
+class Unsure(One):
+    """A cluster whose caches are not there yet."""
+
+    def find(self, record: SyncRecord) -> Unknown:
+        return Unknown()
+
+
+@pytest.mark.parametrize("kind", ["pod", "configmap", "secret"])
+@pytest.mark.parametrize("world", [One(), Unsure()])
+def test_to_say_that_one_has_what_is_anothers_subscribes_to_nothing(kind: str, world: One) -> None:
+    writer = SyncWriter()
+    told = Held({f"default/{kind}/nginx": ("u1", "7")})
+    assert Lag(writer).load({}, told, world, node="edge-2", now=0.0) == {}
+    assert writes(writer, 1.0) == []
+
+
+def test_what_is_gone_is_loaded_whoever_has_it_so_that_it_is_deleted_there() -> None:
+    told = Held({"default/secret/old": ("u2", "7")})
+    assert len(Lag(SyncWriter()).load({}, told, One(), node="edge-2", now=0.0)) == 1
+    assert len(Lag(SyncWriter()).load({}, told, Nothing(), node="edge-2", now=0.0)) == 1

@@ -19,7 +19,7 @@ import msgspec
 from edgehive.kit.errors import ProtocolError
 from edgehive.wire import resource as res
 from edgehive.wire.classify import EDGE_HUB, RESOURCE_GROUP
-from edgehive.wire.desired import CachedObject, World, name_of_record
+from edgehive.wire.desired import CachedObject, Missing, World, name_of_object, name_of_record
 from edgehive.wire.message import MALFORMED, Message, Stamp, content_data
 from edgehive.wire.objectsync import RESET, SyncKey, SyncRecord, SyncWriter, valid_key
 from edgehive.wire.outbound import parse_version
@@ -52,6 +52,9 @@ _KINDS: Final = {
     res.DEVICE_MODEL: ("devices.kubeedge.io/v1beta1", "DeviceModel"),
     res.SERVICE_ACCOUNT_ACCESS: ("policy.kubeedge.io/v1alpha1", "ServiceAccountAccess"),
 }
+
+_BY_ASSIGNMENT: Final = frozenset({"Pod", "ConfigMap", "Secret"})
+"""Kinds of which every object is found, whichever node it is meant for; the others' views look at the node."""
 
 Holding = tuple[str, str, str]
 """Resource, UID, version."""
@@ -145,9 +148,16 @@ class Lag:
     ) -> dict[SyncKey, SyncRecord]:
         """At connect: the records with what the edge says, which counts for more."""
         loaded = {key: self._load_one(record, held, now) for key, record in records.items()}
-        for stranger in held.strangers(node, records.values()):
+        strangers = held.strangers(node, records.values())
+        assigned = {(name_of_object(c), c.uid) for c in world.assigned(node)} if strangers else set()
+        for stranger in strangers:
             cached = world.find(stranger)
-            if isinstance(cached, CachedObject) and cached.uid == stranger.key.uid:
+            there = isinstance(cached, CachedObject) and cached.uid == stranger.key.uid
+            if stranger.kind in _BY_ASSIGNMENT:
+                gone = isinstance(cached, Missing) or (isinstance(cached, CachedObject) and not there)
+                if not gone and (name_of_record(stranger), stranger.key.uid) not in assigned:
+                    continue  # to say that one has another's Secret must not subscribe to it
+            if there:
                 self._writer.create(stranger, now)
                 self._writer.acknowledged(replace(stranger, version=""), stranger.version, now)
             loaded[stranger.key] = stranger  # what is gone is found gone by the reconcile
