@@ -13,6 +13,7 @@ from edgehive.aio import pki
 from edgehive.aio.informer import Informer
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.cloud.crds import ensure_crds
+from edgehive.cloud.keyedwork import KeyedWork
 from edgehive.cloud.policycontroller import PolicyController
 from edgehive.kube.api import MERGE_PATCH, WriteOptions
 from edgehive.kube.crd_policy import SERVICE_ACCOUNT_ACCESSES
@@ -21,13 +22,14 @@ from edgehive.kube.refs import (
     CLUSTERROLES,
     CSRS,
     GVR,
+    NAMESPACES,
     NODES,
     PODS,
     ROLEBINDINGS,
     ROLES,
     SERVICEACCOUNTS,
 )
-from edgehive.kube.status import ApiStatus
+from edgehive.kube.status import ApiStatus, forbidden
 from edgehive.store.log import MemoryLog
 
 DEFAULT = WriteOptions(namespace="default")
@@ -225,6 +227,48 @@ async def test_one_made_by_hand_for_an_account_without_pods_is_left_alone(tmp_pa
         await lab.nodes_are("edge-1")
         assert await lab.access("mine")
         assert await lab.access("default") is None
+
+
+async def test_one_made_by_hand_in_another_namespace_is_kept_right_where_it_is(tmp_path):
+    async with laboratory(tmp_path) as lab:
+        await lab.node("edge-1")
+        await lab.make(NAMESPACES, {"metadata": {"name": "other"}}, WriteOptions())
+        account = {"serviceAccount": {"metadata": {"name": "app", "namespace": "default"}}}
+        there = WriteOptions(namespace="other")
+        await lab.make(SERVICE_ACCOUNT_ACCESSES, {"metadata": {"name": "mine"}, "spec": account}, there)
+        await lab.pod("one", "edge-1")
+
+        async def right():
+            found = json.loads(await lab.api.get(SERVICE_ACCOUNT_ACCESSES, "mine", there))
+            return found.get("status", {}).get("nodeList") == ["edge-1"] and found["spec"].get(
+                "serviceAccountUid"
+            )
+
+        await lab.until(right)
+        assert await lab.access() is None
+
+
+async def test_an_account_that_is_refused_for_good_costs_no_other_anything():
+    seen: list[str] = []
+    twice = asyncio.Event()
+
+    async def handle(key: str) -> None:
+        seen.append(key)
+        if key == "bad":
+            if seen.count("bad") == 2:
+                twice.set()
+            raise forbidden("no")
+
+    work = KeyedWork(handle, describe=str, rng=lambda: 0.5)
+    work.ask(["bad", "good", "bad", "better"])
+    running = asyncio.get_running_loop().create_task(work.run())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert seen == ["bad", "good", "better"], "without any time passing"
+    async with asyncio.timeout(10):
+        await twice.wait()
+    assert seen == ["bad", "good", "better", "bad"], "by itself"
+    running.cancel()
 
 
 def named(node: str, name: str) -> bytes:

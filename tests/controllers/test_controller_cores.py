@@ -41,13 +41,13 @@ from edgehive.controllers.resources import Served, served_by_crd
 from edgehive.controllers.runtime import Workers
 from edgehive.controllers.scheduling_model import NodeInfo
 from edgehive.controllers.times import format_micro_time, format_time, parse_time
-from edgehive.controllers.workqueue import WorkQueue
 from edgehive.kit.errors import ProtocolError
 from edgehive.kube.meta import Meta, OwnerReference
 from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import GVR
 from edgehive.kube.selectors import LabelSelector
 from edgehive.kube.status import ApiStatus
+from edgehive.kube.workqueue import WorkQueue
 
 NOW = 1_700_000_000.0
 

@@ -1,11 +1,10 @@
 """Keeps every ServiceAccountAccess right and brings it to its nodes; approves MetaServer's certificates."""
 
-import asyncio
 import base64
 import ipaddress
 import logging
-from collections import deque
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from edgehive.aio import pki
 from edgehive.aio.informer import Informer
 from edgehive.aio.supervise import Service
+from edgehive.cloud.keyedwork import KeyedWork
 from edgehive.cloud.metrics import Metric, single
 from edgehive.cloud.policy import KIND, PolicyCaches, PolicyView, Usage
 from edgehive.cloud.policy_rules import Roles
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 SIGNER: Final = "kubernetes.io/kubelet-serving"
 _USAGES: Final = frozenset({"digital signature", "key encipherment", "server auth"})
 ENDPOINTS: Final = GVR("", "v1", "endpoints")
-_AGAIN = 5.0  # seconds after which what failed is tried again
 
 
 class Nodes(Protocol):
@@ -55,15 +54,19 @@ class Nodes(Protocol):
 class PolicyController:
     """`view` is needed by the nodes, so that it is there before `connect` gives them."""
 
-    def __init__(self, *, api: KubeApi, stamp: Stamp) -> None:
+    def __init__(self, *, api: KubeApi, stamp: Stamp, rng: Callable[[], float] = random.random) -> None:
         self._api = api
         self._stamp = stamp
         self.caches: Final = PolicyCaches(api=api)
         self.view: Final = PolicyView(api=api, caches=self.caches)
         self._usage: Usage
         self._nodes: Nodes
-        self._waiting: dict[Key, None] = {}
-        self._wake = asyncio.Event()
+        self._work: KeyedWork[Key] = KeyedWork(
+            self._reconcile,
+            describe=lambda key: "the access of {}/{} is not written now".format(*key),
+            rng=rng,
+        )
+        self._rng = rng
         self._written: dict[Key, bytes] = {}
         self._roles: Roles | None = None
         self.approver: CsrApprover
@@ -73,7 +76,7 @@ class PolicyController:
         """Take the nodes and the caches that others run, and begin."""
         self._nodes = nodes
         self._usage = Usage(nodes=machines)
-        self.approver = CsrApprover(api=self._api, nodes=machines)
+        self.approver = CsrApprover(api=self._api, nodes=machines, rng=self._rng)
         self.caches.accesses.subscribe(self._access_changed)
         pods.subscribe(lambda change: self._ask(self._usage.pod(change)))
         self.caches.accounts.subscribe(lambda change: self._ask([change.object.key]))
@@ -104,23 +107,11 @@ class PolicyController:
         for informer in self.caches.all():
             await informer.synced()
         self._ask(found.key for found in self.caches.accesses.items())
-        while True:
-            while self._waiting:
-                account = next(iter(self._waiting))
-                del self._waiting[account]
-                try:
-                    await self._reconcile(account)
-                except EdgehiveError as exc:
-                    log.warning("the access of %s/%s is not written now: %s", *account, safe_label(str(exc)))
-                    await asyncio.sleep(_AGAIN)
-                    self._ask([account])
-            self._wake.clear()
-            await self._wake.wait()
+        await self._work.run()
 
     def _ask(self, accounts: Iterable[Key]) -> None:
         """Have these accounts looked at; each waits at most once."""
-        self._waiting |= dict.fromkeys(accounts)
-        self._wake.set()
+        self._work.ask(accounts)
 
     def _rights_changed(self, _change: Change) -> None:
         self._roles = None
@@ -160,20 +151,21 @@ class PolicyController:
             raw = await self._write(
                 self._api.create(SERVICE_ACCOUNT_ACCESSES, msgspec.json.encode(body), _in(account))
             )
-            name, held = account[1], raw
+            name, held, where = account[1], raw, account
         else:
-            name, held = access.meta.name, access.raw
+            # One made by hand may have another name, in another namespace.
+            name, held, where = access.meta.name, access.raw, access.key
             # What the server made of our own words is not argued with.
             if self._written.get(account) != text and msgspec.json.decode(held).get("spec") != spec:
                 body = msgspec.json.decode(held) | {"spec": spec}
                 held = await self._write(
-                    self._api.update(SERVICE_ACCOUNT_ACCESSES, name, msgspec.json.encode(body), _in(account))
+                    self._api.update(SERVICE_ACCOUNT_ACCESSES, name, msgspec.json.encode(body), _in(where))
                 )
         self._written[account] = text
         if (msgspec.json.decode(held).get("status") or {}).get("nodeList") != nodes:
             patch = msgspec.json.encode({"status": {"nodeList": nodes}})
             await self._write(
-                self._api.patch(SERVICE_ACCOUNT_ACCESSES, name, patch, MERGE_PATCH, _in(account, "status"))
+                self._api.patch(SERVICE_ACCOUNT_ACCESSES, name, patch, MERGE_PATCH, _in(where, "status"))
             )
 
     async def _write(self, request: Any) -> bytes:
@@ -234,37 +226,27 @@ class CsrApprover:
     checked that the subject is the node's own (`cloud.upstream_objects`).
     """
 
-    def __init__(self, *, api: KubeApi, nodes: Informer) -> None:
+    def __init__(self, *, api: KubeApi, nodes: Informer, rng: Callable[[], float]) -> None:
         self._api = api
         self._nodes = nodes
         self.requests: Final = Informer(api=api, gvr=CSRS)
-        self._waiting: deque[str] = deque(maxlen=1024)
-        self._wake = asyncio.Event()
+        self._work: KeyedWork[str] = KeyedWork(
+            self._look,
+            describe=lambda name: f"the certificate request {name} is not approved now",
+            again=_passes,
+            rng=rng,
+        )
         self.approved = 0
         self.requests.subscribe(self._changed)
 
     def _changed(self, change: Change) -> None:
         if change.type != "DELETED":
-            self._waiting.append(change.object.meta.name)
-            self._wake.set()
+            self._work.ask([change.object.meta.name])
 
     async def run(self) -> None:
         """Approve until cancelled."""
         await self._nodes.synced()
-        while True:
-            while self._waiting:
-                name = self._waiting.popleft()
-                try:
-                    await self._look(name)
-                except EdgehiveError as exc:
-                    log.warning(
-                        "the certificate request %s is not approved now: %s", name, safe_label(str(exc))
-                    )
-                    if isinstance(exc, Transient) or (isinstance(exc, ApiStatus) and exc.retryable):
-                        await asyncio.sleep(_AGAIN)
-                        self._waiting.append(name)
-            self._wake.clear()
-            await self._wake.wait()
+        await self._work.run()
 
     async def _look(self, name: str) -> None:
         found = self.requests.get("", name)
@@ -382,6 +364,11 @@ def _is_local(address: str) -> bool:
     """Whether an address means another machine to everybody: loopback, and link-local as KubeEdge's dummy address."""
     parsed = ipaddress.ip_address(address)
     return parsed.is_loopback or parsed.is_link_local
+
+
+def _passes(exc: EdgehiveError) -> bool:
+    """Whether what failed with `exc` may work later."""
+    return isinstance(exc, Transient) or (isinstance(exc, ApiStatus) and exc.retryable)
 
 
 def _account(found: Cached) -> Key:

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from edgehive.aio.informer import Informer
-from edgehive.controllers.workqueue import WorkQueue
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi
 from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import GVR
 from edgehive.kube.status import ApiStatus
+from edgehive.kube.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 
