@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgehive.kube.builtin import TYPES
 from edgehive.kube.schema import Schema
-from edgehive.kube.schema_check import compile_pattern, parse_time
+from edgehive.kube.schema_check import FORMATS, parse_time
 
 _leaf = st.sampled_from(
     [
@@ -259,12 +259,16 @@ def test_null_among_quantities_is_zero_as_in_go():
     assert not schema.validate(obj)
 
 
-def test_go_patterns():
-    assert compile_pattern(r"^[[:alpha:]]+$").search("abc")
-    assert not compile_pattern("^a$").search("a\n")
-    assert compile_pattern(r"[$]").search("$")
-    assert compile_pattern(r"^a\z").search("a")
-    assert not compile_pattern(r"^\d$").search("٣")
+@pytest.mark.parametrize("text", ["a", "a-b", "A.example.com", "a.b.", "1.2.3.4", "a" * 63])
+def test_hostnames(text):
+    assert FORMATS["hostname"](text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "a..b", "-a", "a-", "a_b", "a" * 64, "a." * 128, "a" * 60 + "!", "é"]
+)
+def test_what_is_no_hostname_is_found_out_at_once(text):
+    assert not FORMATS["hostname"](text)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from edgehive.kube.builtin import TYPES
 from edgehive.kube.fielderror import FieldError
 from edgehive.kube.jsonpath import BadPath, check_path
 from edgehive.kube.names import name_problem
+from edgehive.kube.patterns import PatternError, check_pattern
 from edgehive.kube.schema import Schema
-from edgehive.kube.schema_check import compile_pattern
 
 Object = Mapping[str, Any]
 
@@ -264,8 +264,8 @@ def _check_pattern(node: Object, path: str, errors: list[FieldError]) -> None:
     pattern = node.get("pattern")
     if isinstance(pattern, str) and pattern:
         try:
-            compile_pattern(pattern)
-        except re.error as error:
+            check_pattern(pattern)
+        except PatternError as error:
             errors.append(
                 err.invalid_value(
                     f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}"

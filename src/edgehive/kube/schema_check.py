@@ -10,6 +10,7 @@ from typing import Any
 
 from edgehive.kube import fielderror
 from edgehive.kube.fielderror import FieldError, show
+from edgehive.kube.patterns import PatternError, matches
 from edgehive.kube.quantity import is_quantity
 from edgehive.kube.schema import Schema
 
@@ -166,13 +167,23 @@ def _check_text(shape: Schema, value: str, path: str, errors: list[FieldError]) 
     if shape.min_length is not None and len(value) < shape.min_length:
         detail = f"{path} in body should be at least {shape.min_length} chars long"
         errors.append(fielderror.invalid_value(path, value, detail))
-    if shape.pattern and compile_pattern(shape.pattern).search(value) is None:
-        errors.append(fielderror.invalid_value(path, value, f"{path} in body should match '{shape.pattern}'"))
+    if shape.pattern:
+        _check_pattern(shape.pattern, value, path, errors)
     if shape.format:
         test = FORMATS.get(shape.format)
         if test is not None and not test(value):
             detail = f"{path} in body must be of type {shape.format}: {show(value)}"
             errors.append(_undecodable(shape)(path, value, detail))
+
+
+def _check_pattern(pattern: str, value: str, path: str, errors: list[FieldError]) -> None:
+    try:
+        if matches(pattern, value):
+            return
+        detail = f"{path} in body should match '{pattern}'"
+    except PatternError as exc:  # the definition was taken when it could be run
+        detail = f"cannot be matched with '{pattern}': {exc}"
+    errors.append(fielderror.invalid_value(path, value, detail))
 
 
 def _undecodable(shape: Schema) -> Callable[[str, Any, str], FieldError]:
@@ -228,43 +239,6 @@ def _fits(schema: Schema, value: Any, path: str) -> bool:
     return not errors
 
 
-_CLASSES = {
-    "[:alpha:]": "A-Za-z",
-    "[:digit:]": "0-9",
-    "[:alnum:]": "A-Za-z0-9",
-    "[:upper:]": "A-Z",
-    "[:lower:]": "a-z",
-    "[:space:]": r"\s",
-    "[:xdigit:]": "0-9A-Fa-f",
-    "[:word:]": r"\w",
-}
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    r"""Compile a Go (RE2) pattern: ``$`` and ``\z`` mean the very end, classes are ASCII.
-
-    Raises:
-        re.error: not a pattern, or one that Python cannot run.
-    """
-    for go, python in _CLASSES.items():
-        pattern = pattern.replace(go, python)
-    out, in_class, at = [], False, 0
-    while at < len(pattern):
-        char = pattern[at]
-        if char == "\\":
-            pair = pattern[at : at + 2]
-            out.append(r"\Z" if pair == r"\z" else pair)
-            at += 2
-            continue
-        if char == "[" and not in_class:
-            in_class = True
-        elif char == "]" and in_class and out[-1] not in ("[", "^"):
-            in_class = False
-        out.append(r"\Z" if char == "$" and not in_class else char)
-        at += 1
-    return re.compile("".join(out), re.ASCII)
-
-
 def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
     def test(text: str) -> bool:
         try:
@@ -297,6 +271,14 @@ def _decode_base64(text: str) -> bytes:
     return base64.b64decode("".join(text.split()), validate=True)
 
 
+_LABEL = re.compile(r"(?i)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+
+
+def _is_hostname(text: str) -> bool:
+    # One expression for all labels would try every way to divide a long one.
+    return len(text) <= 255 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
+
+
 _DURATION = re.compile(r"[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 
 FORMATS: Mapping[str, Callable[[str], bool]] = {
@@ -312,7 +294,7 @@ FORMATS: Mapping[str, Callable[[str], bool]] = {
     "uuid": lambda text: re.fullmatch(r"(?i)[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", text) is not None,
     "mac": lambda text: re.fullmatch(r"(?i)([0-9a-f]{2}[:-]){5}[0-9a-f]{2}", text) is not None,
     "email": lambda text: re.fullmatch(r"[^@\s]+@[^@\s]+", text) is not None,
-    "hostname": lambda text: re.fullmatch(r"(?i)([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.?)+", text) is not None,
+    "hostname": _is_hostname,
     "uri": lambda text: re.fullmatch(r"(?i)([a-z][a-z0-9+.-]*:\S+|/\S*)", text) is not None,
 }
 """Formats that are checked; others are documentation, as in Kubernetes."""
