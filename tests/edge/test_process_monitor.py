@@ -219,3 +219,20 @@ async def test_nonsense_is_refused(bench: Attached) -> None:
     client[1].write(b"\xff" * 64)
     assert await client[0].read() == b"", "a frame without an end"
     assert await bench.runtime.reopen_log(container)
+
+
+async def test_who_types_when_the_command_has_ended_hears_its_last_words_all_the_same(bench: Attached) -> None:
+    container = await bench.start("read x; head -c 60000 /dev/zero | tr '\\0' z; echo; echo last", stdin=True)
+    client = await bench.attach(container, "io")
+    put(client, STDIN, b"go\n")
+    assert (await bench.ended(container)).exit_code == 0
+    for _ in range(3):
+        put(client, STDIN, b"too late\n")
+        await client[1].drain()
+        await asyncio.sleep(0)
+    assert (await until_written(client, b"last\n")).count(b"z") == 60_000
+    assert await client[0].read() == b"", "that was all"
+    client[1].write(b"\xff" * 64)
+    await client[1].drain()
+    client[1].close()
+    assert (await bench.ended(await bench.start("echo again"))).exit_code == 0, "nonsense after the end is dropped"

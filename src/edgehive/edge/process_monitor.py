@@ -285,6 +285,8 @@ class Client:
         self.incoming = b""
         self.outgoing = b""
         self.finishing = False
+        self.finished = False
+        """Everything was sent; what it still says is dropped until it closes."""
         self.paused = False
         connection.setblocking(False)
         self._watch()
@@ -314,6 +316,8 @@ class Client:
             data = b""
         if not data:
             self.close()
+            return
+        if self.finished:
             return
         self.incoming += data
         while self.container is None and b"\n" in self.incoming:
@@ -376,7 +380,7 @@ class Client:
             self.close()
             return
         if self.finishing and not self.outgoing:
-            self.close()
+            self._hang_up()
         else:
             self._watch()
 
@@ -385,6 +389,24 @@ class Client:
         self.finishing = True
         self._flush()
 
+    def _hang_up(self) -> None:
+        """Say that nothing more comes, and let the client close: were it to write to a closed connection, it would
+        be told of that before it has read what was sent.
+        """
+        self._leave()
+        self.finished, self.incoming, self.paused = True, b"", False
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+        else:
+            self._watch()
+
+    def _leave(self) -> None:
+        if self.container is not None:
+            container, self.container = self.container, None
+            container.left(self)
+
     def close(self) -> None:
         """End the connection."""
         if self.connection.fileno() < 0:
@@ -392,9 +414,7 @@ class Client:
         self.monitor.unwatch(self.connection.fileno())
         self.connection.close()
         self.monitor.clients -= 1
-        if self.container is not None:
-            container, self.container = self.container, None
-            container.left(self)
+        self._leave()
 
 
 class Monitor:
