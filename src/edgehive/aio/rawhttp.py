@@ -19,6 +19,14 @@ _HOP = frozenset(
 )
 
 
+class _Reader(asyncio.StreamReader):
+    """What came before a connection broke can still be read."""
+
+    def set_exception(self, exc: Exception) -> None:
+        del exc
+        self.feed_eof()
+
+
 class SocketStream:
     """A TCP or TLS connection as a `ByteStream`."""
 
@@ -40,9 +48,14 @@ class SocketStream:
         name = (server_name or host) if tls else None
         if name and isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
             name = plain_host(name)  # uvloop insists on a plain str, and has no use for this
+        loop = asyncio.get_running_loop()
+        reader = _Reader()
         try:
             async with asyncio.timeout(timeout):
-                return cls(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name))
+                transport, protocol = await loop.create_connection(
+                    lambda: asyncio.StreamReaderProtocol(reader), host, port, ssl=tls, server_hostname=name
+                )
+                return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
         except TimeoutError as exc:
             raise Unreachable(f"{host}:{port} did not answer within {timeout:g} s") from exc
         except OSError as exc:
@@ -199,20 +212,26 @@ async def ask(
 
 
 async def splice(one: ByteStream, other: ByteStream) -> None:
-    """Move bytes both ways until either end is done."""
+    """Move bytes both ways until either end is done, and all that it has said was passed on."""
 
-    async def copy(source: ByteStream, sink: ByteStream, done: asyncio.Event) -> None:
+    async def copy(source: ByteStream, sink: ByteStream) -> bool:
+        """Whether the source has ended; if the sink has, there may be last words of it to be copied."""
         with contextlib.suppress(OSError):
             while data := await source.read():
-                await sink.write(data)
-        done.set()
+                try:
+                    await sink.write(data)
+                except OSError:
+                    return False
+        return True
 
-    done = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        copies = [
-            group.create_task(copy(one, other, done), name="copy"),
-            group.create_task(copy(other, one, done), name="copy"),
-        ]
-        await done.wait()
+        copies = {
+            group.create_task(copy(one, other), name="copy"),
+            group.create_task(copy(other, one), name="copy"),
+        }
+        while copies:
+            done, copies = await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.result() for task in done):
+                break
         for task in copies:
             task.cancel()

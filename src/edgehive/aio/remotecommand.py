@@ -5,6 +5,7 @@ Whatever the transport, a `Session` has a standard input, two outputs, resize me
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ _CLOSE: Final = 255
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_MESSAGE: Final = 1 << 20
 _INPUTS: Final = 16
+_PARTING: Final = 5.0
 WEBSOCKET_PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
@@ -32,10 +34,22 @@ class Session(ABC):
         self.resizes: asyncio.Queue[tuple[int, int]] = asyncio.Queue(_INPUTS)
         self.gone = asyncio.Event()
         """The client is not there any more."""
+        self._over = False
 
     @abstractmethod
     async def write(self, channel: int, data: bytes) -> None:
         """Send output; waits while the client does not read. Raises `ConnectionError`."""
+
+    async def take_input(self, data: bytes) -> None:
+        """Keep input for the command; waits while it does not take it."""
+        if not self._over:
+            await self.stdin.put(data)
+
+    def drop_input(self) -> None:
+        """The command has ended: nobody takes input any more."""
+        self._over = True
+        while not self.stdin.empty():
+            self.stdin.get_nowait()
 
     def resize(self, data: bytes) -> None:
         """Take a resize message (``{"Width":80,"Height":24}``); a flood of them is thinned."""
@@ -133,11 +147,11 @@ class WebSocketSession(Session):
             return
         channel, data = message[0], message[1:]
         if channel == STDIN and data:
-            await self.stdin.put(data)
+            await self.take_input(data)
         elif channel == RESIZE:
             self.resize(data)
         elif channel == _CLOSE and self._closes and data[:1] == bytes((STDIN,)):
-            await self.stdin.put(b"")
+            await self.take_input(b"")
 
 
 def websocket_response(request: Request, command: Command) -> Response | None:
@@ -170,7 +184,7 @@ async def serve(
     command: Command,
     finish: Callable[[bytes], Awaitable[None]],
 ) -> None:
-    """Run `command` while the client is there, and tell it how that ended."""
+    """Run `command` while the client is there, tell it how that ended, and let it close first."""
 
     async def listen() -> None:
         try:
@@ -197,7 +211,20 @@ async def serve(
                 group.create_task(watch(work), name="remote-watch"),
             ]
             await asyncio.wait((work,))
+            if not work.cancelled() and work.exception() is None:
+                await _part(session)
             for task in others:
                 task.cancel()
     except* ConnectionError:
         pass  # the client is gone, which is no news to anybody
+
+
+async def _part(session: Session) -> None:
+    """Wait for the client to close, but not for long.
+
+    A connection that is closed with input unread is reset, and what the client has not received yet is lost.
+    """
+    session.drop_input()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PARTING):
+            await session.gone.wait()

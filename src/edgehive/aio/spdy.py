@@ -73,15 +73,15 @@ class SpdySession(Session):
                 self._streams[name], self._names[stream] = stream, name
                 await self._connection.write(self._spdy.accept(stream))
                 if fin and name == "stdin":
-                    await self.stdin.put(b"")
+                    await self.take_input(b"")
                 if self._expected <= set(self._streams):
                     self.complete.set()
             case Data(stream, data, fin):
                 if self._names.get(stream) == "stdin":
                     if data:
-                        await self.stdin.put(data)
+                        await self.take_input(data)
                     if fin:
-                        await self.stdin.put(b"")
+                        await self.take_input(b"")
                 elif self._names.get(stream) == "resize" and data:
                     for line in data.splitlines():
                         self.resize(line)
