@@ -221,7 +221,9 @@ async def test_nonsense_is_refused(bench: Attached) -> None:
     assert await bench.runtime.reopen_log(container)
 
 
-async def test_who_types_when_the_command_has_ended_hears_its_last_words_all_the_same(bench: Attached) -> None:
+async def test_who_types_when_the_command_has_ended_hears_its_last_words_all_the_same(
+    bench: Attached,
+) -> None:
     container = await bench.start("read x; head -c 60000 /dev/zero | tr '\\0' z; echo; echo last", stdin=True)
     client = await bench.attach(container, "io")
     put(client, STDIN, b"go\n")
@@ -235,4 +237,6 @@ async def test_who_types_when_the_command_has_ended_hears_its_last_words_all_the
     client[1].write(b"\xff" * 64)
     await client[1].drain()
     client[1].close()
-    assert (await bench.ended(await bench.start("echo again"))).exit_code == 0, "nonsense after the end is dropped"
+    assert (await bench.ended(await bench.start("echo again"))).exit_code == 0, (
+        "nonsense after the end is dropped"
+    )
