@@ -17,6 +17,8 @@ _MAX_HEAD = 512 << 10  # with the first of the body behind it
 _HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "content-length"}
 )
+_MEASURED = frozenset({"content-length", "transfer-encoding"})
+"""With one of these a body says by itself where it ends."""
 
 
 class _Reader(asyncio.StreamReader):
@@ -143,7 +145,12 @@ class Answer:
             raise ProtocolError("the answer is not HTTP") from exc
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The body as it comes; the stream is closed at its end."""
+        """The body as it comes; the stream is closed at its end.
+
+        Raises:
+            ConnectionError: the connection ended before the body did.
+            ProtocolError: it is not HTTP.
+        """
         try:
             while True:
                 chunks, self._chunks = self._chunks, []
@@ -153,7 +160,9 @@ class Answer:
                     return
                 data = await self._stream.read()
                 if not data:
-                    return
+                    if any(name in _MEASURED for name, _ in self._headers):
+                        raise ConnectionResetError("the answer was cut short")
+                    return  # a body that the end of the connection ends
                 self._feed(data)
         finally:
             self._stream.close()

@@ -34,14 +34,21 @@ class TunnelStream:
         self.channel = channel
         self._mux = mux
         self._changed = asyncio.Event()
+        self._lost = False
 
     async def read(self) -> bytes:
-        """The next bytes, ``b""`` at the end."""
+        """The next bytes, ``b""`` when the peer is done; cancelled, it has taken nothing.
+
+        Raises:
+            ConnectionError: the tunnel is lost, so that what has come may not be all.
+        """
         while not self.channel.readable:
             await self._wait()
         data, grant = self.channel.take()
         if grant is not None:
-            await self._mux.send(grant)
+            self._mux.grant(grant)
+        if not data and self._lost:
+            raise ConnectionResetError("the tunnel was lost")
         return data
 
     async def write(self, data: bytes) -> None:
@@ -70,6 +77,13 @@ class TunnelStream:
     def wake(self) -> None:
         """Something has changed."""
         self._changed.set()
+
+    def lose(self) -> None:
+        """The tunnel is gone."""
+        if not self.channel.ended:
+            self._lost = True
+            self.channel.end()
+        self.wake()
 
 
 class TunnelMux:
@@ -108,6 +122,11 @@ class TunnelMux:
         if self.ended:
             raise ConnectionResetError("the tunnel is closed")
         await self._send(frame.encode())
+
+    def grant(self, frame: Frame) -> None:
+        """Let the peer send more. It is small, and there is one for many bytes that came in, so it need not wait."""
+        if not self.ended:
+            self._post(frame.encode())
 
     def close(self, stream: TunnelStream) -> None:
         """End a connection and forget it; the peer is told once."""
@@ -151,6 +170,5 @@ class TunnelMux:
         """The tunnel is gone: every connection in it ends."""
         self.ended = True
         for stream in list(self._streams.values()):
-            stream.channel.end()
-            stream.wake()
+            stream.lose()
         self._streams.clear()

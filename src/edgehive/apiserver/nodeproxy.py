@@ -5,6 +5,7 @@ that cloudcore keeps in the Secret ``kubeedge/casecret``. kubectl's streaming pr
 """
 
 import base64
+import contextlib
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from edgehive.aio.http import Request, Response
 from edgehive.aio.rawhttp import Answer, SocketStream, ask
 from edgehive.apiserver.codec import decode
 from edgehive.apiserver.context import Call
-from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.errors import EdgehiveError, Unreachable
 from edgehive.kube.status import ApiStatus, bad_request
 
 _LOG_FLAGS = ("follow", "previous", "timestamps", "insecureSkipTLSVerifyBackend")
@@ -92,10 +93,13 @@ class NodeProxy:
         if answer.status >= 300:
             raise await _refusal(answer)
         body = bytearray()
-        async for chunk in answer.body():
-            body += chunk
-            if len(body) > _PAGE_LIMIT:
-                raise ApiStatus(502, "InternalError", f"a page of node {node} has no end")
+        try:
+            async for chunk in answer.body():
+                body += chunk
+                if len(body) > _PAGE_LIMIT:
+                    raise ApiStatus(502, "InternalError", f"a page of node {node} has no end")
+        except OSError as exc:
+            raise Unreachable(f"a page of node {node}: {exc}") from exc
         return bytes(body)
 
     async def _plain(self, request: Request, target: str, forwarded: str) -> Response:
@@ -147,12 +151,13 @@ class NodeProxy:
 
 async def _refusal(answer: Answer) -> ApiStatus:
     text = b""
-    async for chunk in answer.body():
-        text += chunk
-        if len(text) > _ERROR_LIMIT:
-            break
+    with contextlib.suppress(OSError):  # an answer to HEAD speaks of a body that it has not
+        async for chunk in answer.body():
+            text += chunk
+            if len(text) > _ERROR_LIMIT:
+                break
     message = text[:_ERROR_LIMIT].decode("utf-8", "replace").strip() or f"the node answered {answer.status}"
-    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 503: "ServiceUnavailable"}
+    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 503: "ServiceUnavailable", 504: "Timeout"}
     return ApiStatus(answer.status, reasons.get(answer.status, "InternalError"), message)
 
 

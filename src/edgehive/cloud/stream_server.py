@@ -13,6 +13,7 @@ from edgehive.aio.http import RawConnection, Request, Response
 from edgehive.aio.rawhttp import Answer, SocketStream, splice
 from edgehive.aio.tunnel import ByteStream
 from edgehive.cloud.stream_access import StreamAccess, Verdict
+from edgehive.cloud.stream_first import FirstAnswer, Silent
 from edgehive.cloud.stream_ports import is_address
 from edgehive.cloud.stream_siblings import Session
 from edgehive.kit.errors import EdgehiveError
@@ -48,11 +49,13 @@ class StreamServer:
         node_of: Callable[[str, str], str | None],
         enter: Callable[[], Awaitable[SocketStream]],
         access: StreamAccess | None = None,
+        first: FirstAnswer | None = None,
     ) -> None:
         """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it.
 
-        `enter` connects to this server itself, which is every node's kubelet.
+        `enter` connects to this server itself, which is every node's kubelet; `first` says how long an answer may take.
         """
+        self._first = first or FirstAnswer(find=find, new_id=new_id)
         self._enter = enter
         self._find = find
         self._new_id = new_id
@@ -78,7 +81,10 @@ class StreamServer:
         if session is None:
             return _error(503, f'node "{safe_label(node)}" has no tunnel to this cloudcore')
         try:
-            return await self._pass_on(session, kind, request)
+            return await self._pass_on(session, kind, request, node)
+        except Silent as exc:
+            log.warning("node %s: %s", safe_label(node), exc)
+            return _error(504, f'node "{safe_label(node)}" {exc}')
         except (EdgehiveError, OSError) as exc:
             return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
 
@@ -134,7 +140,7 @@ class StreamServer:
         host = request.headers.get("host", "")
         return Kind.METRIC, host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
-    async def _pass_on(self, session: Session, kind: Kind, request: Request) -> Response:
+    async def _pass_on(self, session: Session, kind: Kind, request: Request, node: str) -> Response:
         plain = kind in (Kind.LOGS, Kind.METRIC)
         if not plain and "upgrade" not in request.headers:
             return _error(400, "Upgrade request required")
@@ -157,11 +163,14 @@ class StreamServer:
                 headers=headers,
             )
         )
-        if not raw:
-            return Response(200, headers=dict(_TEXT), stream=_body(stream), patient=True)
         try:
+            if not raw:
+                # A log that is followed has no end, so only its first line may be waited for without end.
+                patient = kind == Kind.LOGS and request.flag("follow")
+                first = await self._first.wait(node, stream.read, patient=patient)
+                return Response(200, headers=dict(_TEXT), stream=_body(stream, first), patient=True)
             answer = Answer(stream)
-            await answer.read_head()
+            await self._first.wait(node, answer.read_head)
         except BaseException:
             stream.close()
             raise
@@ -171,10 +180,14 @@ class StreamServer:
 _NOT_PLAIN: Final = frozenset({"connection", "upgrade", "transfer-encoding", "accept-encoding"})
 
 
-async def _body(stream: ByteStream) -> AsyncIterator[bytes]:
+async def _body(stream: ByteStream, first: bytes | None) -> AsyncIterator[bytes]:
+    """The bytes of a stream of which `first` has been read; it is None when that is still to come."""
+    data = first
     try:
-        while data := await stream.read():
-            yield data
+        while data is None or data:
+            if data:
+                yield data
+            data = await stream.read()
     finally:
         stream.close()
 

@@ -5,6 +5,7 @@ exchange, so that its status gets through; against the original's as the body al
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Iterable
@@ -224,8 +225,9 @@ async def _copy_body(request: ConnectRequest, local: SocketStream, stream: Tunne
             await stream.write(chunk)
 
     async def until_removed() -> None:
-        while await stream.read():
-            pass
+        with contextlib.suppress(OSError):
+            while await stream.read():
+                pass
 
     async with asyncio.TaskGroup() as group:
         copying = group.create_task(copy(), name="tunnel-body")
