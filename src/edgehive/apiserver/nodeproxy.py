@@ -157,7 +157,13 @@ async def _refusal(answer: Answer) -> ApiStatus:
             if len(text) > _ERROR_LIMIT:
                 break
     message = text[:_ERROR_LIMIT].decode("utf-8", "replace").strip() or f"the node answered {answer.status}"
-    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 503: "ServiceUnavailable", 504: "Timeout"}
+    reasons = {
+        400: "BadRequest",
+        404: "NotFound",
+        403: "Forbidden",
+        503: "ServiceUnavailable",
+        504: "Timeout",
+    }
     return ApiStatus(answer.status, reasons.get(answer.status, "InternalError"), message)
 
 

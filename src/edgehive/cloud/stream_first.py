@@ -104,6 +104,7 @@ class FirstAnswer:
                 finally:
                     stream.close()
         except (TimeoutError, EdgehiveError, OSError) as exc:
-            log.info("node %s was asked whether its kubelet is there: %s", safe_label(node), exc or "no answer")
+            text = str(exc) or "no answer"
+            log.info("node %s was asked whether its kubelet is there: %s", safe_label(node), text)
             return False
         return True
