@@ -307,6 +307,31 @@ async def test_the_end_of_a_pod_spares_the_next_of_its_name(site: Site, *, toget
         await until("the end of its own", lambda: [pod.uid for pod, _ in manager.pods()] == ["uid-b"])
 
 
+async def test_what_waits_to_be_said_of_a_pod_is_forgotten_with_it(site: Site) -> None:
+    """It would come after what is said of the next pod of its name, and take the place of that in the outbox."""
+    gate, patch = asyncio.Event(), site.meta.patch_pod_status
+    said: list[tuple[str, str]] = []
+
+    async def slow(namespace: str, name: str, uid: str, status_patch: bytes) -> Reply:
+        said.append((uid, msgspec.json.decode(status_patch)["status"]["phase"]))
+        if uid == "old":
+            await gate.wait()
+        return await patch(namespace, name, uid, status_patch)
+
+    site.meta.patch_pod_status = slow  # type: ignore[method-assign]
+    site.runtime.stop_forever = True
+    site.meta.put_pod(make_pod("a", container("c", "x"), uid="old"))
+    async with site.edged() as manager:
+        await until("something is said", lambda: said)
+        await until("it runs", lambda: any(s.get("phase") == "Running" for _, s in manager.pods()))
+        site.meta.put_pod(make_pod("a", container("c", "x"), uid="new"))
+        await until("the next one runs", lambda: site.phase("a") == "Running")
+        gate.set()
+        site.meta.put_pod(make_pod("b", container("c", "x")))
+        await until("another one runs", lambda: site.phase("b") == "Running")
+    assert [uid for uid, _ in said].count("old") == 1
+
+
 async def test_a_removal_that_does_not_say_of_which_pod_is_for_the_name(site: Site) -> None:
     site.meta.put_pod(make_pod("a", container("c", "x")))
     async with site.edged() as manager:
@@ -485,4 +510,36 @@ async def test_only_the_newest_status_is_sent_and_the_delete_comes_after_it() ->
         await until("the next", lambda: meta.patches[-1]["status"]["phase"] == "last")
         assert len(meta.patches) == len(sent) + 1, "an unchanged status is not sent again"
         writer.forget("uid-a")
+        task.cancel()
+
+
+async def test_a_patch_that_was_never_sent_is_made_up_for() -> None:
+    """Without a cloud only the newest patch is kept: it undoes what the ones before should have undone."""
+    meta = FakeMeta()
+    body = make_pod("a", container("c", "x"))
+    body["status"] |= {"podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "reason": "Old"}]}
+    meta.put_pod(body)
+    pod = parse_pod(msgspec.json.encode(body))
+    writer = StatusWriter(meta=meta, on_answer=lambda raw: None)
+    ready = [{"type": "Ready", "status": "True"}]
+
+    async def report(ip: str) -> list[dict[str, Any]]:
+        writer.put(pod, {"phase": "Running", "podIPs": [{"ip": ip}], "conditions": ready})
+        await until(
+            "it is sent", lambda: meta.patches and meta.patches[-1]["status"]["podIPs"][0]["ip"] == ip
+        )
+        addresses: list[dict[str, Any]] = meta.patches[-1]["status"]["podIPs"]
+        return addresses
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer.run())
+        meta.connected = False
+        await report("10.0.0.2")
+        gone = [{"$patch": "delete", "ip": f"10.0.0.{number}"} for number in (1, 2)]
+        assert await report("10.0.0.3") == [{"ip": "10.0.0.3"}, *gone]
+        assert meta.patches[-1]["status"]["conditions"] == [ready[0] | {"reason": None}]
+        meta.connected = True
+        await report("10.0.0.4")
+        await asyncio.sleep(0)
+        assert await report("10.0.0.5") == [{"ip": "10.0.0.5"}, gone[0] | {"ip": "10.0.0.4"}], "all is known"
         task.cancel()

@@ -203,6 +203,18 @@ def test_a_conflict_is_tried_a_few_times() -> None:
     assert outbox.receive_answer(reply(message, failure(409)), now) is not None
 
 
+def test_the_conflict_of_an_object_that_is_gone_holds_up_nobody() -> None:
+    outbox = Outbox(store=Store())
+    old, new = status(), status()
+    outbox.put(old)
+    outbox.put(new)
+    assert outbox.take(0.0, 10) == [old]
+    text = "Precondition failed: UID in precondition: old, UID in object meta: new"
+    answer = {"Object": None, "Err": {"ErrStatus": {"code": 409, "reason": "Conflict", "message": text}}}
+    assert outbox.receive_answer(reply(old, answer), 0.0) is not None
+    assert outbox.take(0.0, 10) == [new]
+
+
 def report(device: str = "d", number: int = 1) -> Message:
     return replace(up("update", f"device/default/{device}/twin/edge_updated", {"n": number}), source="twin")
 

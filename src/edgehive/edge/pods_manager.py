@@ -250,7 +250,7 @@ class PodManager:
                 self._want(group, pod)
         for uid, worker in self._workers.items():
             if uid not in wanted and not is_static(worker.core.pod):
-                worker.receive_removed()
+                self._end(worker)
         self._was_empty = not rows
         self._let_go(self._held.drop(keep=wanted))
         if self._loaded_at is None:
@@ -266,10 +266,15 @@ class PodManager:
                 if worker.core.pod.key == told.key:
                     self._mirrors.wake()  # whatever happens to the picture, the pod stays
             elif told.ends(worker.core.pod.key, uid):
-                worker.receive_removed()
+                self._end(worker)
         pod = self._parse(told.change.raw) if told.change.raw and not told.removed else None
         if pod is not None:
             self._want(group, pod)
+
+    def _end(self, worker: PodWorker) -> None:
+        worker.receive_removed()
+        # A status of it that waits would take the place of one of the next pod of its name.
+        self._writer.forget(worker.core.pod.uid)
 
     def _let_go(self, uids: Sequence[str]) -> None:
         for uid in uids:

@@ -268,6 +268,19 @@ def _names(names: Sequence[str]) -> str:
     return "[" + " ".join(names) + "]"
 
 
+def either(one: JsonObject, other: JsonObject) -> JsonObject:
+    """Return a status with whatever one of both has: the cluster may show the one or the other."""
+    body = {**one, **other}
+    for key, name in (("podIPs", "ip"), ("hostIPs", "ip"), ("conditions", "type")):
+        merged: dict[str, JsonObject] = {}
+        for entry in (*one.get(key, ()), *other.get(key, ())):
+            if isinstance(entry, dict):
+                merged[entry.get(name, "")] = merged.get(entry.get(name, ""), {}) | entry
+        if merged:
+            body[key] = list(merged.values())
+    return body
+
+
 def status_patch(uid: str, status: JsonObject, sent: Mapping[str, Any]) -> JsonObject:
     """Return the strategic merge patch that turns the reported status `sent` into `status`."""
     body = dict(status)

@@ -10,7 +10,7 @@ import msgspec
 
 from edgehive.edge.metaclient import MetaClient, Ok
 from edgehive.edge.pods_spec import JsonObject, Pod
-from edgehive.edge.podstatus import status_patch
+from edgehive.edge.podstatus import either, status_patch
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 class _Entry:
     pod: Pod
     sent: JsonObject
+    """What was reported last."""
+    shown: JsonObject
+    """Whatever the cluster may show: what it had, and all that was reported since."""
     status: JsonObject | None = None
     delete: bool = False
     busy: bool = False
@@ -47,7 +50,7 @@ class StatusWriter:
 
     def put(self, pod: Pod, status: JsonObject) -> None:
         """Have `status` reported unless it is what was reported last."""
-        entry = self._entries.setdefault(pod.uid, _Entry(pod, pod.status))
+        entry = self._entries.setdefault(pod.uid, _Entry(pod, pod.status, pod.status))
         if (entry.status or entry.sent) == status:
             return
         entry.status = status
@@ -55,13 +58,13 @@ class StatusWriter:
 
     def renew(self, pod: Pod, status: JsonObject) -> None:
         """Have `status` reported whole: the object that shows `pod` in the cluster is a new one."""
-        entry = self._entries.setdefault(pod.uid, _Entry(pod, {}))
+        entry = self._entries.setdefault(pod.uid, _Entry(pod, {}, {}))
         entry.status = status
         self._enqueue(pod.uid)
 
     def delete(self, pod: Pod) -> None:
         """Ask for the final delete, after any status that is still waiting."""
-        entry = self._entries.setdefault(pod.uid, _Entry(pod, pod.status))
+        entry = self._entries.setdefault(pod.uid, _Entry(pod, pod.status, pod.status))
         entry.delete = True
         self._enqueue(pod.uid)
 
@@ -102,15 +105,17 @@ class StatusWriter:
         if pod is None:
             return  # what shows it in the cluster is not there yet; `renew` follows
         if pod.uid not in (uid, entry.target):
-            entry.sent = pod.status
+            entry.sent = entry.shown = pod.status
         entry.target = uid = pod.uid
         meta = pod.metadata
         status, entry.status = entry.status, None
         if status is not None:
-            patch = msgspec.json.encode(status_patch(uid, status, entry.sent))
-            entry.sent = status
+            # A patch that waits for the cloud may be replaced by this one, so this says all that was to be undone.
+            patch = msgspec.json.encode(status_patch(uid, status, entry.shown))
+            entry.sent, entry.shown = status, either(entry.shown, status)
             reply = await self._meta.patch_pod_status(meta.namespace, meta.name, uid, patch)
             if isinstance(reply, Ok):
+                entry.shown = status
                 self._on_answer(reply.object)
             elif not reply.status.retryable:
                 # 404: the pod is gone and its removal is on the way. Anything else would be refused again as it

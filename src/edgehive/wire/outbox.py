@@ -15,6 +15,10 @@ from edgehive.wire.classify import TWIN_SOURCE
 from edgehive.wire.message import Message
 from edgehive.wire.rows import answer_error
 
+_PRECONDITION = "Precondition failed: UID"
+"""What Kubernetes says in a 409 when the object meant is gone and another one has its name; final at once: messages
+about that other one wait behind."""
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One kept message; `sequence` orders all entries, `subject` (``default/pod/nginx``) keeps its own order."""
@@ -56,7 +60,7 @@ class OutboxLimits(msgspec.Struct, frozen=True):
     """Attempts after which a device report is given up: the original's cloud answers nothing about a device it does
     not know. Everything else is repeated for ever."""
     conflicts: int = 5
-    """Attempts after which a 409 is final: it may be a race, or a UID that is gone for good."""
+    """Attempts after which a 409 is final; it may be a race."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -200,7 +204,8 @@ class Outbox:
         lane = self._lanes[subject]
         item = lane.items[0]
         error = answer_error(answer.content)
-        conflict = error is not None and error.code == 409 and item.attempts < self._limits.conflicts
+        conflict = error is not None and error.code == 409 and _PRECONDITION not in error.message
+        conflict = conflict and item.attempts < self._limits.conflicts
         if error is not None and (error.retryable or conflict):
             self._pause(subject, lane, item, now)
             return None
