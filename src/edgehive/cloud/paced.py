@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from edgehive.aio.plan import PlanRunner
 from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
@@ -135,31 +136,16 @@ class PacedRunner(Generic[_K]):
     def __init__(self, plan: Paced[_K], work: Callable[[_K], Awaitable[bool]]) -> None:
         self.plan: Final = plan
         self._work = work
-        self._wake = asyncio.Event()
-        self._next = float("inf")
+        self._runner: PlanRunner[_K] = PlanRunner(plan, self._carry_out)
 
     def want(self, key: _K) -> None:
         """There is work for `key`."""
         self.plan.want(key, asyncio.get_running_loop().time())
-        due = self.plan.deadline()
-        if due is not None and due < self._next:
-            self._wake.set()
+        self._runner.changed()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._wake.clear()
-                for key in self.plan.take(loop.time()):
-                    group.create_task(self._carry_out(key))
-                due = self.plan.deadline()
-                self._next = float("inf") if due is None else due
-                try:
-                    async with asyncio.timeout_at(due):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+        await self._runner.run()
 
     async def _carry_out(self, key: _K) -> None:
         try:
@@ -172,4 +158,3 @@ class PacedRunner(Generic[_K]):
             self.plan.done(key, now)
         else:
             self.plan.failed(key, now)
-        self._wake.set()

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from edgehive.aio.plan import PlanRunner
 from edgehive.cloud.world import Caches, SyncRecords
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kube.api import MERGE_PATCH, KubeApi, WriteOptions
@@ -66,35 +67,20 @@ class SyncController:
         self._caches = caches
         self._records = records
         self._nodes = nodes
-        self._wake = asyncio.Event()
+        self._runner: PlanRunner[SyncWrite] = PlanRunner(writer, self._carry_out)
         self._answered = asyncio.Event()  # set whenever a write has been answered
         self._suspects: frozenset[str] = frozenset()
         self._failing = False
-        self._planned = float("inf")
         self.requests = 0
         """Requests made to the API server, for the metrics."""
 
     def plan_changed(self) -> None:
         """The writer may have something to write earlier than it had."""
-        due = self._writer.deadline()
-        if due is not None and due < self._planned:
-            self._wake.set()
+        self._runner.changed()
 
     async def run(self) -> None:
         """Write what is planned until cancelled."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._wake.clear()
-                for write in self._writer.take(loop.time()):
-                    group.create_task(self._carry_out(write))
-                due = self._writer.deadline()
-                self._planned = float("inf") if due is None else due
-                try:
-                    async with asyncio.timeout_at(due):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+        await self._runner.run()
 
     async def _carry_out(self, write: SyncWrite) -> None:
         loop = asyncio.get_running_loop()
@@ -120,7 +106,6 @@ class SyncController:
             if isinstance(write, CreateSync):
                 self._nodes().record_created(write.record)
         self._answered.set()
-        self._wake.set()
 
     async def _write(self, write: SyncWrite) -> None:
         key = write.key
@@ -186,4 +171,4 @@ class SyncController:
         now = asyncio.get_running_loop().time()
         for record in records:
             self._writer.deleted(record, now)
-        self._wake.set()
+        self._runner.changed()
