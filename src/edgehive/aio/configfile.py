@@ -10,9 +10,10 @@ import os
 import sys
 import threading
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -23,6 +24,44 @@ Config = TypeVar("Config", bound=msgspec.Struct)
 
 Check = tuple[bool, str, str]
 """Whether it is fine, the key it is about, and what is wrong otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig(Generic[Config]):
+    """A configuration and what was odd about its file, one sentence each."""
+
+    config: Config
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile(Generic[Config]):
+    """A program's configuration file and what it has to be."""
+
+    program: str
+    kind: type[Config]
+    complete: Callable[[Config], Config]
+    """Fills in what depends on the machine."""
+    check: Callable[[Config, str], list[str]]
+    """Returns what is odd, one sentence each, and raises `UserError` for what is impossible; its text is the origin."""
+
+    def load(self, path: Path) -> LoadedConfig[Config]:
+        """Read the file at `path` over the defaults and check it.
+
+        Raises:
+            UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
+        """
+        return self.parse(read_config(path, program=self.program), origin=str(path))
+
+    def parse(self, text: str, *, origin: str = "the configuration") -> LoadedConfig[Config]:
+        """Parse YAML over the defaults and check it.
+
+        Raises:
+            UserError: not YAML, a wrong type or an impossible value.
+        """
+        config, warnings = adopt_config(text, self.kind, origin=origin, program=self.program)
+        config = self.complete(config)
+        return LoadedConfig(config, (*warnings, *self.check(config, origin)))
 
 
 def read_config(path: Path, *, program: str) -> str:

@@ -14,6 +14,20 @@ async def listening_socket(
         OSError: the address is in use or not ours.
     """
     family, address = await _resolve(host, port)
+    return _bound(family, address, shared=shared, backlog=backlog)
+
+
+def literal_socket(host: str, port: int, *, shared: bool = False, backlog: int = 512) -> socket.socket:
+    """The same for a literal IP address.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return _bound(family, (host, port), shared=shared, backlog=backlog)
+
+
+def _bound(family: int, address: tuple[Any, ...], *, shared: bool, backlog: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

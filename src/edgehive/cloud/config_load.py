@@ -1,48 +1,18 @@
 """Reading, checking and printing cloudcore's configuration file. The file is never written."""
 
-import ipaddress
 import socket
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from edgehive.aio.configfile import adopt_config, dump_yaml, read_config, refuse_failed
+from edgehive.aio.configfile import ConfigFile, dump_yaml, refuse_failed
 from edgehive.cloud.config import KIND, CloudCoreConfig, CloudStream
 from edgehive.kit.text import safe_label
+from edgehive.kube.names import is_ip
 
 _GATES = ("requireAuthorization", "moduleRestart", "disableNodeTaskV1alpha2")
 _PROGRAM = "cloudcore"
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedConfig:
-    """A configuration and what was odd about its file, one sentence each."""
-
-    config: CloudCoreConfig
-    warnings: tuple[str, ...] = ()
-
-
-def load_config(path: Path) -> LoadedConfig:
-    """Read the file at `path` over the defaults and check it.
-
-    Raises:
-        UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
-    """
-    return parse_config(read_config(path, program=_PROGRAM), origin=str(path))
-
-
-def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
-    """Parse YAML over the defaults and check it.
-
-    Raises:
-        UserError: not YAML, a wrong type or an impossible value.
-    """
-    config, warnings = adopt_config(text, CloudCoreConfig, origin=origin, program=_PROGRAM)
-    config = with_local_defaults(config)
-    warnings += _validate(config, origin)
-    return LoadedConfig(config, tuple(warnings))
 
 
 def with_local_defaults(config: CloudCoreConfig) -> CloudCoreConfig:
@@ -64,15 +34,6 @@ def local_address() -> str:
             except OSError:
                 continue
     return "127.0.0.1"
-
-
-def is_ip(text: str) -> bool:
-    """Tell whether `text` is a literal IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def split_address(text: str) -> tuple[str, int] | None:
@@ -193,3 +154,10 @@ def min_config_yaml() -> str:
             },
         }
     )
+
+
+_FILE: Final = ConfigFile(
+    program=_PROGRAM, kind=CloudCoreConfig, complete=with_local_defaults, check=_validate
+)
+load_config: Final = _FILE.load
+parse_config: Final = _FILE.parse

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from edgehive.aio.listening import literal_socket
 from edgehive.cloud.config import Admission
 from edgehive.cloud.gate import BACKLOG, HANDSHAKE_TIMEOUT, Gate, GateStats
 from edgehive.cloud.link import NodeLink
@@ -111,18 +112,7 @@ class CloudHub:
         Raises:
             OSError: the address is in use or not ours.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.setblocking(False)
-            sock.bind((host, port))
-            sock.listen(BACKLOG)
-        except OSError:
-            sock.close()
-            raise
+        sock = literal_socket(host, port, shared=shared, backlog=BACKLOG)
         self._socket = sock
         return int(sock.getsockname()[1])
 

@@ -19,6 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from edgehive.aio.listening import literal_socket
 from edgehive.aio.tunnel import TunnelMux, TunnelStream
 from edgehive.cloud.hub import QuietLogger, peer_subject
 from edgehive.kit.errors import EdgehiveError, Unreachable
@@ -153,13 +154,7 @@ class TunnelServer:
 
     def listen(self, host: str, port: int, *, shared: bool = False) -> int:
         """Bind and return the port, which other processes may listen on too if it is `shared`; raises `OSError`."""
-        self._socket = sock = socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=512,
-            reuse_port=shared,
-        )
-        sock.setblocking(False)
+        self._socket = sock = literal_socket(host, port, shared=shared)
         return int(sock.getsockname()[1])
 
     async def run(self) -> None:

@@ -10,13 +10,12 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from edgehive.aio.configfile import adopt_config, dump_yaml, read_config, refuse_failed
+from edgehive.aio.configfile import ConfigFile, dump_yaml, refuse_failed
 from edgehive.edge.config import API_VERSION, KIND, EdgeCoreConfig
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.kit.errors import UserError
@@ -28,35 +27,6 @@ log = logging.getLogger(__name__)
 _PROGRAM = "edgecore"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedConfig:
-    """A configuration and what was odd about its file, one sentence each."""
-
-    config: EdgeCoreConfig
-    warnings: tuple[str, ...] = ()
-
-
-def load_config(path: Path) -> LoadedConfig:
-    """Read the file at `path` over the defaults and check it.
-
-    Raises:
-        UserError: missing, unreadable, not YAML, a wrong type or an impossible value.
-    """
-    return parse_config(read_config(path, program=_PROGRAM), origin=str(path))
-
-
-def parse_config(text: str, *, origin: str = "the configuration") -> LoadedConfig:
-    """Parse YAML over the defaults and check it.
-
-    Raises:
-        UserError: not YAML, a wrong type or an impossible value.
-    """
-    config, warnings = adopt_config(text, EdgeCoreConfig, origin=origin, program=_PROGRAM)
-    config = _with_local_defaults(config)
-    warnings += _validate(config, origin)
-    return LoadedConfig(config, tuple(warnings))
 
 
 def _with_local_defaults(config: EdgeCoreConfig) -> EdgeCoreConfig:
@@ -228,3 +198,10 @@ def min_config_yaml() -> str:
             "modules": small,
         }
     )
+
+
+_FILE: Final = ConfigFile(
+    program=_PROGRAM, kind=EdgeCoreConfig, complete=_with_local_defaults, check=_validate
+)
+load_config: Final = _FILE.load
+parse_config: Final = _FILE.parse

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgehive.kube.builtin import TYPES
+from edgehive.kube.crd_builder import definition, fields, text, whole
+from edgehive.kube.crd_builder import version as version_of
 from edgehive.kube.crd_check import crd_changes
 from edgehive.kube.crd_check import validate_crd as _validate
 from edgehive.kube.fielderror import FieldError
@@ -185,52 +187,19 @@ def kubeedge_crds() -> list[dict[str, Any]]:
 
 
 def _sync_crd(kind: str, scope: str, what: str) -> dict[str, Any]:
-    def text(description: str) -> dict[str, Any]:
-        return {"type": "string", "description": description}
-
-    plural = kind.lower() + "s"
-    group = "reliablesyncs.kubeedge.io"
-    schema = {
-        "type": "object",
-        "description": f"{kind} records which version of {what} a node has acknowledged.",
-        "properties": {
-            "apiVersion": text("Group and version of this object."),
-            "kind": text("What this object is."),
-            "metadata": {"type": "object"},
-            "spec": {
-                "type": "object",
-                "description": "The object that is followed.",
-                "properties": {
-                    "objectAPIVersion": text("Its apiVersion."),
-                    "objectKind": text("Its kind."),
-                    "objectName": text("Its name."),
-                },
-            },
-            "status": {
-                "type": "object",
-                "description": "How far the node has come.",
-                "properties": {
-                    "objectResourceVersion": text("The newest resourceVersion the node has acknowledged.")
-                },
-            },
-        },
+    spec = {
+        "objectAPIVersion": text("Its apiVersion."),
+        "objectKind": text("Its kind."),
+        "objectName": text("Its name."),
     }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": scope,
-            "names": {"kind": kind, "listKind": kind + "List", "plural": plural, "singular": kind.lower()},
-            "versions": [
-                {
-                    "name": "v1alpha1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
-                    "subresources": {"status": {}},
-                }
-            ],
+    status = {"objectResourceVersion": text("The newest resourceVersion the node has acknowledged.")}
+    schema = whole(
+        f"{kind} records which version of {what} a node has acknowledged.",
+        {
+            "spec": fields(spec, "The object that is followed."),
+            "status": fields(status, "How far the node has come."),
         },
-    }
+    )
+    return definition(
+        "reliablesyncs.kubeedge.io", kind, [version_of("v1alpha1", schema, status=True)], scope=scope
+    )
