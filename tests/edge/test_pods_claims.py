@@ -66,7 +66,7 @@ async def test_a_claim_shows_the_directory_of_its_volume_and_removal_leaves_the_
     put(meta, **{kind: {"path": str(disk)}})
     pod = pod_with_claim()
     await volumes.mount(pod, FACTS)
-    (mount,) = volumes.mounts(pod, pod.spec.containers[0], {})
+    (mount,) = volumes.mounts(pod, pod.spec.containers[0], {}, held=False)
     assert mount.host_path == str(disk / "sub")
     assert not mount.readonly
     (disk / "sub" / "file").write_text("kept")
@@ -80,11 +80,11 @@ async def test_a_claim_is_read_only_when_pod_or_volume_say_so(
     put(meta, local={"path": str(tmp_path)})
     pod = pod_with_claim(read_only=True)
     await volumes.mount(pod, FACTS)
-    assert volumes.mounts(pod, pod.spec.containers[0], {})[0].readonly
+    assert volumes.mounts(pod, pod.spec.containers[0], {}, held=False)[0].readonly
     put(meta, local={"path": str(tmp_path)}, accessModes=["ReadOnlyMany"])
     pod = pod_with_claim()
     await volumes.mount(pod, FACTS)
-    assert volumes.mounts(pod, pod.spec.containers[0], {})[0].readonly
+    assert volumes.mounts(pod, pod.spec.containers[0], {}, held=False)[0].readonly
 
 
 async def test_fs_group_is_set_on_a_local_volume(
@@ -226,5 +226,5 @@ async def test_a_claim_that_is_made_with_its_pod_must_be_that_pod_s(
         await volumes.mount(pod, FACTS)
     found["metadata"]["ownerReferences"] = [{"kind": "Pod", "uid": "uid-a", "controller": True}]
     await volumes.mount(pod, FACTS)
-    (mount,) = volumes.mounts(pod, pod.spec.containers[0], {})
+    (mount,) = volumes.mounts(pod, pod.spec.containers[0], {}, held=False)
     assert mount.host_path == str(tmp_path)

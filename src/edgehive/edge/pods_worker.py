@@ -349,10 +349,10 @@ class PodWorker:
         equipment = await self._devices.equip(pod, one) if self._devices is not None else None
         if equipment is not None:
             env = [*equipment.env, *env]
-        mounts = tools.volumes.mounts(pod, one, dict(env))
+        own = tools.runtime.has_own_files
+        mounts = tools.volumes.mounts(pod, one, dict(env), held=own)
         sandbox = self.core.sandbox
         shared = sandbox_spec(pod, sandbox.attempt if sandbox else 0, tools.settings, tools.node)
-        own = tools.runtime.has_own_files
         mounts += tools.files.mounts(pod, one, action.attempt, shared, self._facts().pod_ip, own_files=own)
         spec = container_spec(
             pod,
@@ -381,6 +381,7 @@ class PodWorker:
             await tools.runtime.start_container(container_id)
         except RuntimeFailure as exc:
             raise RuntimeFailure("RunContainerError", exc.message) from exc
+        tools.volumes.let_go(pod)  # but not after a failure: the runtime may still be about to start it
         self._event("Started", f"Started container {one.name}", container=one.name)
         await self._hook("postStart", one.name, container_id, _HOOK_TIMEOUT)
 

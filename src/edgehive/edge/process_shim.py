@@ -128,9 +128,13 @@ def start_script(
             f'if [ -d {source} ]; then mkdir -p {target}; else mkdir -p "$(dirname {target})"; '
             f"[ -e {target} ] || : >{target}; fi 2>/dev/null"
         )
+        check = ":"
+        if mount.identity:
+            swapped = f'echo "edgehive: what is mounted at "{target}" was swapped meanwhile" >&2'
+            check = f'[ "$(stat -c %d:%i {target})" = {mount.identity} ] || {{ {swapped}; exit 128; }}'
         lines.append(
-            f'mount --bind {source} {target} || echo "edgehive: "{target}" is only at '
-            f'\\${ROOT_VARIABLE}"{target} >&2'
+            f"if mount --bind {source} {target}; then {check}; "
+            f'else echo "edgehive: "{target}" is only at \\${ROOT_VARIABLE}"{target} >&2; fi'
         )
         if mount.readonly:
             lines.append(f"mount -o remount,bind,ro {target}")

@@ -1,7 +1,13 @@
 """Other programs on this machine, and whole directories: `shutil` without its compression libraries in memory (0.5 MB)."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_DEEP = 100
+"""What is deeper is moved up first: every level has an open descriptor."""
 
 
 def find_program(name: str) -> str | None:
@@ -16,6 +22,70 @@ def find_program(name: str) -> str | None:
 def discard_tree(directory: Path) -> None:
     """Remove a directory with all that is in it, as far as that is possible."""
     if directory.is_dir():
-        import shutil
+        with contextlib.suppress(OSError):
+            _Removal(directory, strict=False).run()
 
-        shutil.rmtree(directory, ignore_errors=True)
+
+def remove_directory(directory: Path) -> None:
+    """Remove a directory with all that is in it, but nothing that is mounted in it.
+
+    Raises:
+        OSError: Something could not be removed, or something is mounted (``EBUSY``).
+    """
+    _Removal(directory, strict=True).run()
+
+
+class _Removal:
+    """Goes down by open directories: no link is followed, and neither depth nor length of paths has a bound."""
+
+    def __init__(self, directory: Path, *, strict: bool) -> None:
+        self._directory = directory
+        self._strict = strict
+        self._moved = False
+
+    def run(self) -> None:
+        self._top = os.open(self._directory, _DIRECTORY)
+        try:
+            self._mount = _mount_of(self._top)
+            self._moved = True
+            while self._moved:
+                self._moved = False
+                self._empty(self._top, 0)
+        finally:
+            os.close(self._top)
+        self._directory.rmdir()
+
+    def _empty(self, here: int, depth: int) -> None:
+        for name in os.listdir(here):
+            try:
+                self._remove(here, name, depth)
+            except OSError:
+                if self._strict:
+                    raise
+
+    def _remove(self, here: int, name: str, depth: int) -> None:
+        try:
+            os.unlink(name, dir_fd=here)
+        except IsADirectoryError:
+            pass
+        else:
+            return
+        below = os.open(name, _DIRECTORY, dir_fd=here)
+        try:
+            if _mount_of(below) != self._mount:
+                # It would be emptied, whatever it is: as a bind mount it may be on the same device.
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+            if depth == _DEEP:
+                place = f".{os.fstat(below).st_ino}.removed"
+                os.rename(name, place, src_dir_fd=here, dst_dir_fd=self._top)
+                self._moved = True
+                return
+            self._empty(below, depth + 1)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=here)
+
+
+def _mount_of(descriptor: int) -> bytes:
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().splitlines()
+    return next((line for line in lines if line.startswith(b"mnt_id:")), b"")

@@ -43,6 +43,8 @@ class Mount(msgspec.Struct, frozen=True):
     container_path: str
     readonly: bool = False
     propagation: str = ""
+    identity: str = ""
+    """What has to be found at `host_path` (``DEVICE:INODE``), if somebody might swap it meanwhile."""
 
 
 class Device(msgspec.Struct, frozen=True):

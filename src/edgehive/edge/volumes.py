@@ -5,6 +5,7 @@ restart of edgecore the same calls find the same directories; a directory with c
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,7 @@ from edgehive.edge.volumes_files import (
     write_files,
 )
 from edgehive.edge.volumes_nfs import mount_nfs
-from edgehive.edge.volumes_subpath import sub_path
+from edgehive.edge.volumes_subpath import DIRECTORY, hold, identity_of, open_part, path_of, release
 from edgehive.kit.errors import Unreachable
 from edgehive.kit.text import safe_label
 
@@ -83,6 +84,7 @@ class VolumeManager:
             RuntimeFailure: A volume cannot be made, with reason ``FailedMount``.
         """
         renew: list[float] = []
+        release(self._pods / pod.uid / DIRECTORY)  # an edgecore that was killed over a start has left it
         for volume in pod.spec.volumes:
             name = str(volume.get("name", ""))
             try:
@@ -250,32 +252,42 @@ class VolumeManager:
             "FailedMount", f"volumes of kind {', '.join(known)} are not supported on this node"
         )
 
-    def mounts(self, pod: Pod, container: Container, env: Mapping[str, str]) -> list[Mount]:
+    def mounts(
+        self, pod: Pod, container: Container, env: Mapping[str, str], *, held: bool = True
+    ) -> list[Mount]:
         """Return the mounts of `container`; `mount` has succeeded before.
+
+        `held`: parts of volumes are mounted for the runtime, until `let_go`; otherwise it must check what it finds.
 
         Raises:
             RuntimeFailure: A mount names no volume, or its subPath leads out of it.
         """
         volumes = {str(volume.get("name", "")): volume for volume in pod.spec.volumes}
         result = []
-        for one in container.volume_mounts:
+        for index, one in enumerate(container.volume_mounts):
             volume = volumes.get(one.name)
             if volume is None:
                 raise RuntimeFailure("CreateContainerConfigError", f"there is no volume {one.name!r}")
-            path = self.directory(pod, volume)
+            path, identity = self.directory(pod, volume), ""
             relative = expand(one.sub_path_expr, env) if one.sub_path_expr else one.sub_path
             if relative:
-                generated = any(kind in volume for kind in GENERATED)
-                path = sub_path(path, relative, create=not generated)
+                ours = any(kind in volume for kind in GENERATED)  # no pod can write to it
+                place = self._pods / pod.uid / DIRECTORY / one.name / container.name / str(index)
+                path, identity = _part(path, relative, None if ours or not held else place, create=not ours)
             result.append(
                 Mount(
                     str(path),
                     one.mount_path,
                     one.read_only or self._read_only(pod, volume),
                     _PROPAGATION.get(one.mount_propagation, ""),
+                    identity,
                 )
             )
         return result
+
+    def let_go(self, pod: Pod) -> None:
+        """The pod's containers that were started have mounts of their own now."""
+        release(self._pods / pod.uid / DIRECTORY)
 
     def _read_only(self, pod: Pod, volume: JsonObject) -> bool:
         source = claim_source(pod, volume)
@@ -294,6 +306,7 @@ class VolumeManager:
         """
         if not (self._pods / uid / "volumes" / _CSI).is_dir():
             return
+        release(self._pods / uid / DIRECTORY)  # a driver cannot take away what is in use
         if (volumes := self._open_csi()) is not None:
             try:
                 await volumes.teardown(uid)
@@ -332,3 +345,15 @@ class VolumeManager:
 def referenced_objects(pod: Pod) -> set[Key]:
     """Return the configmaps and secrets that the pod's volumes show."""
     return {key for volume in pod.spec.volumes for key in object_references(volume)}
+
+
+def _part(volume: Path, relative: str, place: Path | None, *, create: bool) -> tuple[Path, str]:
+    """Where a part of a volume is for the runtime, held at `place` if there is one, and what it must find there."""
+    part = open_part(volume, relative, create=create)
+    try:
+        if place is None:
+            return path_of(part), identity_of(part)
+        hold(part, place, relative)
+        return place, ""
+    finally:
+        os.close(part)

@@ -7,16 +7,18 @@ directory is never replaced: containers have it mounted.
 
 import errno
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgehive.edge.programs import discard_tree
+from edgehive.edge.programs import discard_tree, remove_directory
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes_content import FileContent
 
 DATA = "..data"
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def write_files(directory: Path, files: Mapping[str, FileContent], group: int | None = None) -> bool:
@@ -115,16 +117,24 @@ def remove_tree(directory: Path) -> None:
     if left := mounts_below(directory):
         # Going on would delete what is on the mounted file system, and that is not ours.
         raise OSError(errno.EBUSY, "still mounted", left[0])
-    import shutil
-
-    shutil.rmtree(directory)
+    remove_directory(directory)
 
 
 def mounts_below(directory: Path) -> list[str]:
-    """Return the mount points below `directory`, innermost first."""
-    with Path("/proc/self/mounts").open() as table:
-        mounts = [line.split()[1].encode().decode("unicode_escape") for line in table]
-    return sorted((m for m in mounts if m.startswith(f"{directory}/")), reverse=True)
+    """Return the mount points below `directory`, innermost first; one that has several mounts, so many times."""
+    above = os.path.realpath(directory) + "/"
+    return sorted((mount for mount in _mounts() if mount.startswith(above)), reverse=True)
+
+
+def is_mounted(directory: Path) -> bool:
+    """Whether something is mounted there; also the same file system once more, and one whose server is away."""
+    return f"{os.path.realpath(directory.parent)}/{directory.name}" in _mounts()
+
+
+def _mounts() -> list[str]:
+    table = Path("/proc/self/mounts").read_bytes().splitlines()
+    names = (_ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), line.split(b" ")[1]) for line in table)
+    return [os.fsdecode(name) for name in names]
 
 
 _HOST_TYPES = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgehive.edge.runtime import RuntimeFailure
-from edgehive.edge.volumes_files import mounts_below
+from edgehive.edge.volumes_files import is_mounted
 
 _TIMEOUT = 60.0
 _LAST_WAIT = 5.0  # one that hangs in the kernel cannot even be killed
@@ -20,7 +20,7 @@ async def mount_nfs(directory: Path, source: Mapping[str, object], options: Sequ
         RuntimeFailure: It cannot be mounted; with mount's own words.
     """
     # The table of mounts is asked, not the directory: a look at that hangs while the server is away.
-    if str(directory) in mounts_below(directory.parent):
+    if is_mounted(directory):
         return
     directory.mkdir(parents=True, exist_ok=True)
     export = f"{source.get('server', '')}:{source.get('path', '')}"
