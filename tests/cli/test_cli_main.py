@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -85,6 +87,70 @@ def test_the_bash_completion_is_valid_and_completes():
         ["bash", "-c", script + words], capture_output=True, text=True, timeout=10, check=True
     )
     assert done.stdout.split() == ["--node-name", "--nodes"]
+
+
+def completed(script: str, *words: str) -> set[str]:
+    line = " ".join(f"'{word}'" for word in words)
+    ask = f'COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _edgehive; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", script + ask], capture_output=True, text=True, timeout=10, check=True
+    )
+    return set(done.stdout.split("\n")) - {""}
+
+
+def test_the_bash_completion_knows_values_subcommands_and_the_daemons(tmp_path):
+    script = run("completion", "bash").stdout
+    assert completed(script, "edgehive", "up", "--runtime", "") == {"auto", "cri", "process"}
+    assert {"new", "run", "modbus"} <= completed(script, "edgehive", "mapper", "")
+    assert completed(script, "edgehive", "cloudcore", "--work") == {"--workers"}
+    (tmp_path / "with a space").mkdir()
+    assert completed(script, "edgehive", "up", "--data-dir", f"{tmp_path}/w") == {f"{tmp_path}/with a space"}
+    for shell in ("bash", "zsh", "fish"):
+        assert "%(" not in run("completion", shell).stdout
+
+
+def test_help_of_a_command_that_does_not_exist_is_an_error_and_that_of_parts_is_not(capsys):
+    assert entry.main(["help", "stats"]) == 2
+    assert "did you mean status?" in capsys.readouterr().err
+    for argv in (["mapper", "run", "--help"], ["mapper", "run", "virtual", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            entry.main(argv)
+        assert ended.value.code == 0
+        assert "usage: edgehive mapper run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_machine_refuses_is_no_bug(number, capsys):
+    def fail() -> int:
+        raise ExceptionGroup("both", [OSError(number, os.strerror(number), "/some/file")])
+
+    assert entry._guarded("edgehive", fail) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"edgehive: error: /some/file: {os.strerror(number)}\n  ")
+    assert "bug" not in said
+
+
+def test_a_refusal_without_a_place_stays_a_bug(capsys):
+    def fail() -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    assert entry._guarded("edgehive", fail) == 1
+    assert "this is a bug" in capsys.readouterr().err
+
+
+def test_without_kubeconfig_all_commands_ask_what_up_has_written(tmp_path):
+    home = {"HOME": str(tmp_path), "PATH": os.defpath}
+    for command in (["gettoken"], ["trace", "pod/x"], ["fleet", "--cloud", "127.0.0.1"]):
+        assert f"{tmp_path}/.kube/config" in run(*command, env=home).stderr
+    written = tmp_path / ".local" / "state" / "edgehive" / "kubeconfig"
+    written.parent.mkdir(parents=True)
+    written.write_text("kind: [")
+    for command in (["gettoken"], ["trace", "pod/x"], ["fleet", "--cloud", "127.0.0.1"]):
+        said = run(*command, env=home).stderr
+        assert f"{written}: the kubeconfig is not YAML, line 1" in said
+        assert "\\n" not in said
+    both = home | {"KUBECONFIG": f"{tmp_path}/a:{written}"}
+    assert str(written) in run("gettoken", env=both).stderr, "a list of files"
 
 
 @pytest.mark.parametrize("program", ["cloudcore", "edgecore"])

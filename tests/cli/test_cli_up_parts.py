@@ -1,4 +1,6 @@
 import argparse
+import errno
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgehive.cli.console import Console
 from edgehive.cli.notify import Notifier, parse_notification
 from edgehive.cli.up import check_free
 from edgehive.cli.up_configs import (
@@ -27,6 +30,7 @@ from edgehive.cli.up_configs import (
 from edgehive.cli.up_layout import Layout, Ports, PortUse, default_data_dir, node_names
 from edgehive.cli.up_lock import (
     ProcessId,
+    boot_id,
     end_leftovers,
     hold_lock,
     lock_holder,
@@ -36,6 +40,7 @@ from edgehive.cli.up_lock import (
 )
 from edgehive.cli.up_options import UpOptions, add_up_arguments, remember_options, resolve_options
 from edgehive.cli.up_process import Child, describe_exit
+from edgehive.cli.up_supervisor import Supervisor
 from edgehive.cloud.config_load import parse_config as parse_cloud
 from edgehive.edge.config_load import parse_config as parse_edge
 from edgehive.kit.errors import UserError
@@ -206,11 +211,12 @@ class TestLock:
         sleeper = subprocess.Popen(["sleep", "60"])
         other = subprocess.Popen(["sleep", "60"])
         try:
-            mine = ProcessId("mine", sleeper.pid, start_time(sleeper.pid))
+            mine = ProcessId("mine", sleeper.pid, start_time(sleeper.pid), boot_id())
             reused = ProcessId("reused", other.pid, start_time(other.pid) - 1)
-            record_processes(layout, [mine, reused])
+            of_another_boot = ProcessId("rebooted", other.pid, start_time(other.pid), "of-another-boot")
+            record_processes(layout, [mine, reused, of_another_boot])
             assert recorded_processes(layout) == [mine]
-            end_leftovers([mine, reused])
+            end_leftovers([mine, reused, of_another_boot])
             assert sleeper.wait(5) == -signal.SIGTERM
             assert other.poll() is None
         finally:
@@ -227,7 +233,7 @@ class TestLock:
         assert stubborn.wait(5) == -signal.SIGKILL
         stubborn.stdout.close()
 
-    @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"pid": "x"}]', "{}"])
+    @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"pid": "x"}]', "{}", "[[]]", "null"])
     def test_a_damaged_record_is_no_record(self, layout, text):
         (layout.run / "processes.json").write_text(text)
         assert recorded_processes(layout) == []
@@ -286,6 +292,40 @@ class TestChild:
         child.trim_log()
         assert layout.log("worker").stat().st_size == 0
         assert layout.log("worker").with_name("worker.log.1").stat().st_size == 2001
+
+
+class TestSupervisor:
+    def test_a_full_disk_and_a_child_that_cannot_be_started_end_nothing(self, layout, monkeypatch):
+        out = io.StringIO()
+        supervisor = Supervisor(layout=layout, console=Console(out))
+        child = Child(
+            "worker",
+            command=[sys.executable, "-c", "import time; time.sleep(60)"],
+            log=layout.log("worker"),
+            environment=dict(os.environ),
+        )
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with supervisor.listening():
+            supervisor.start(child)
+            try:
+                first = child.pid
+                assert [one.pid for one in recorded_processes(layout)] == [first]
+                with monkeypatch.context() as full:
+                    full.setattr("edgehive.cli.up_supervisor.record_processes", refuse)
+                    full.setattr(Child, "start", refuse)
+                    os.kill(first, signal.SIGKILL)
+                    said = "worker cannot be started: No space left on device; trying again"
+                    assert supervisor.wait_for(lambda: said in out.getvalue(), seconds=20)
+                assert out.getvalue().count("cannot be written") == 1
+                assert supervisor.wait_for(lambda: child.pid not in (0, first), seconds=20)
+                assert supervisor.wait_for(
+                    lambda: [one.pid for one in recorded_processes(layout)] == [child.pid], seconds=20
+                )
+            finally:
+                supervisor.stop()
 
 
 class TestNotify:

@@ -275,6 +275,19 @@ async def test_an_api_server_that_is_away_is_answered_as_unavailable(lab: Any, a
     assert status_of(answer)["reason"] == "Conflict"
 
 
+async def test_an_api_server_that_is_away_fills_no_log(lab: Any, api: Any, caplog: Any) -> None:
+    from fakeapi import unreachable
+
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    api.fail = lambda verb, gvr, name: unreachable() if gvr == LEASES else None
+    for _ in range(60):
+        answer = await edge.ask("update", "kube-node-lease/lease/edge-1", {"metadata": {"name": "edge-1"}})
+        assert status_of(answer)["code"] == 503
+    said = [r for r in caplog.records if r.name == "edgehive.cloud.upstream" and r.levelname == "WARNING"]
+    assert 20 <= len(said) <= 41
+
+
 async def test_nonsense_is_refused_or_ignored_and_the_session_lives(lab: Any, api: Any) -> None:
     await lab.start()
     edge = await lab.edge("edge-1")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,10 @@ class Pods:
 @asynccontextmanager
 async def serving(port: int = 0) -> AsyncIterator[LocalHttp]:
     server = LocalHttp(
-        host="127.0.0.1", port=port, pods=Pods(), gauges={"edgehive_cloud_connected": lambda: 1.0}
+        host="127.0.0.1",
+        port=port,
+        pods=Pods(),
+        gauges={"edgehive_cloud_connected": lambda: 1.0, "edgehive_large_total": lambda: 123456789.0},
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.run())
@@ -57,6 +61,8 @@ async def test_pages() -> None:
         assert b"# TYPE edgehive_cloud_connected gauge\nedgehive_cloud_connected 1\n" in body
         lines = dict(line.split() for line in body.decode().splitlines() if not line.startswith("#"))
         assert float(lines["process_resident_memory_bytes"]) > 1_000_000
+        assert abs(float(lines["process_start_time_seconds"]) - time.time()) < 600
+        assert lines["edgehive_large_total"] == "123456789"
 
 
 async def test_a_taken_port_is_tried_again() -> None:

@@ -36,8 +36,11 @@ def load_kubeconfig(path: str | Path = "", context: str = "") -> KubeConfig:
         listed = [Path(p) for p in os.environ.get("KUBECONFIG", "").split(os.pathsep) if p]
         paths = [p for p in listed if p.exists()] or listed[:1] or [Path.home() / ".kube" / "config"]
     sources = [(_read(p).decode("utf-8", "replace"), str(p.resolve().parent)) for p in paths]
-    config = parse_kubeconfig(sources, context=context)
-    return read_files(config)
+    try:
+        return read_files(parse_kubeconfig(sources, context=context))
+    except UserError as exc:
+        where = ", ".join(str(p) for p in paths)
+        raise UserError(f"{where}: {exc.message}", hint=exc.hint) from exc
 
 
 def read_files(config: KubeConfig) -> KubeConfig:
@@ -112,7 +115,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise UserError(
-            f"cannot read {path}: {exc.strerror}", hint="Check the path and its permissions."
+            f"cannot read {path}: {exc.strerror}",
+            hint="Check the path and its permissions; $KUBECONFIG and --kubeconfig name another kubeconfig.",
         ) from exc
 
 

@@ -314,7 +314,9 @@ class KubeClient:
         return error
 
     def _unreachable(self, exc: Exception) -> Unreachable:
-        why = safe_label(str(exc) or type(exc).__name__, 200)
+        why = safe_label(
+            str(exc) or ("no answer" if isinstance(exc, TimeoutError) else type(exc).__name__), 200
+        )
         return Unreachable(f"the API server {safe_label(self._config.server)} cannot be reached: {why}")
 
 

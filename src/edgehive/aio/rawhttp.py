@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 import httptools
 
 from edgehive.aio.http import RawConnection, Response
+from edgehive.aio.oserrors import reason_of
 from edgehive.aio.tunnel import ByteStream
 from edgehive.kit.errors import ProtocolError, Unreachable
 from edgehive.kit.names import plain_host
@@ -61,7 +62,7 @@ class SocketStream:
         except TimeoutError as exc:
             raise Unreachable(f"{host}:{port} did not answer within {timeout:g} s") from exc
         except OSError as exc:
-            raise Unreachable(f"{host}:{port}: {exc.strerror or exc}") from exc
+            raise Unreachable(f"{host}:{port}: {reason_of(exc)}") from exc
 
     async def read(self) -> bytes:
         """The next bytes, ``b""`` at the end, however it ended."""

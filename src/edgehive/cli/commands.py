@@ -18,6 +18,14 @@ class Command:
     passes_all: bool = False
     """The command line is handed over as it is."""
     hidden: bool = False
+    all_parsers: str = ""
+    """With `passes_all`: ``module:function`` that gives its parser and those below it, for completions."""
+
+    def parsers(self, program: str) -> list[argparse.ArgumentParser]:
+        """Its parser and those of its subcommands, as far as there are any."""
+        if self.passes_all:
+            return list(_load(self.all_parsers)()) if self.all_parsers else []
+        return [self.parser(program)]
 
     def parser(self, program: str) -> argparse.ArgumentParser:
         """Build its parser."""
@@ -63,15 +71,33 @@ COMMANDS = (
         "trace:run_trace",
         "trace:add_arguments",
     ),
-    Command("mapper", "Write or run a device mapper", "mapper:run_mapper_command", passes_all=True),
+    Command(
+        "mapper",
+        "Write or run a device mapper",
+        "mapper:run_mapper_command",
+        passes_all=True,
+        all_parsers="mapper:parsers",
+    ),
     Command(
         "demo",
         "Try devices out on a running `edgehive up`",
         "demo:run_demo",
         "demo:add_arguments",
     ),
-    Command("cloudcore", "Run cloudcore", "daemons:run_cloudcore", passes_all=True),
-    Command("edgecore", "Run edgecore", "daemons:run_edgecore", passes_all=True),
+    Command(
+        "cloudcore",
+        "Run cloudcore",
+        "daemons:run_cloudcore",
+        passes_all=True,
+        all_parsers="daemons:cloudcore_parsers",
+    ),
+    Command(
+        "edgecore",
+        "Run edgecore",
+        "daemons:run_edgecore",
+        passes_all=True,
+        all_parsers="daemons:edgecore_parsers",
+    ),
     Command(
         "completion",
         "Print a completion script for bash, zsh or fish",

@@ -1,7 +1,11 @@
 """What a person sees on the terminal: steps with a tick, one sentence for an error."""
 
+import errno
+import os
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO
 
 from edgehive.kit.errors import EdgehiveError, UserError
@@ -73,6 +77,53 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def is_for_a_person(error: BaseException) -> bool:
-    """Whether every leaf is one of our own errors, whose text explains itself."""
-    return all(isinstance(leaf, EdgehiveError) for leaf in leaves_of(error))
+def for_a_person(error: BaseException) -> list[BaseException] | None:
+    """What to print: our own errors, whose text explains itself, and those of the machine. None for a bug."""
+    said = [leaf if isinstance(leaf, EdgehiveError) else _of_the_machine(leaf) for leaf in leaves_of(error)]
+    found: list[BaseException] = [one for one in said if one is not None]
+    return found if len(found) == len(said) else None
+
+
+_HINTS = {
+    errno.ENOSPC: "make room on that disk; `df` shows how full it is",
+    errno.EDQUOT: "make room: a quota is used up",
+    errno.EROFS: "it is mounted read-only; use another place, or look for the reason with `dmesg`",
+    errno.EIO: "the disk is failing; look for the reason with `dmesg`",
+    errno.EACCES: "change its owner or mode, or run this as another user",
+    errno.EPERM: "change its owner or mode, or run this as another user",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "this machine is out of memory",
+}
+
+
+_NEED_A_PLACE = (errno.EACCES, errno.EPERM)  # without one they say nothing, and may be a mistake of ours
+
+
+def _of_the_machine(error: BaseException) -> UserError | None:
+    """A full disk, a missing right: nothing that a traceback explains."""
+    if not isinstance(error, OSError) or error.errno not in _HINTS:
+        return None
+    where = error.filename if isinstance(error.filename, str) else ""
+    if not where and error.errno in _NEED_A_PLACE:
+        return None
+    text = os.strerror(error.errno or 0)
+    return UserError(f"{where}: {text}" if where else text, hint=_HINTS[error.errno])
+
+
+def own_command() -> str:
+    """How a person calls this program where they stand: ``edgehive``, or the path they used."""
+    path = Path(sys.argv[0])
+    if path.name in ("cloudcore", "edgecore"):
+        path = path.with_name("edgehive")
+    if is_on_path("edgehive"):
+        return "edgehive"
+    from shlex import quote
+
+    return quote(os.path.relpath(path)) if path.name == "edgehive" else f"{quote(sys.executable)} -m edgehive"
+
+
+def is_on_path(program: str) -> bool:
+    """`shutil.which`, without the compression libraries that `shutil` loads."""
+    places: Iterable[str] = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.access(os.path.join(place, program), os.X_OK) for place in places if place)  # noqa: PTH118

@@ -3,10 +3,14 @@
 import argparse
 import asyncio
 import gc
+import logging
 import time
 from pathlib import Path
 
+from edgehive import __version__
 from edgehive.cli.notify import Notifier
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,7 @@ def run_control_plane(arguments: argparse.Namespace) -> int:
     from edgehive.cli.logs import configure_logging
 
     configure_logging(arguments.log_format, arguments.verbosity)
+    log.info("control plane %s starts, data in %s", __version__, arguments.data_dir)
     return run_daemon("control-plane", lambda notifier: _serve(arguments, notifier), fast_loop=True)
 
 
@@ -88,6 +93,7 @@ async def _serve(arguments: argparse.Namespace, notifier: Notifier) -> None:
         await asyncio.sleep(0)  # the listening socket takes requests from the first turn of the loop on
         gc.collect()
         gc.freeze()  # what a start leaves behind lives as long as the process
+        log.info("ready: serving %s", server.url)
         notifier.ready(f"serving {server.url}")
 
     await supervise(

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from edgehive.cli.console import is_for_a_person, leaves_of, print_error
+from edgehive.cli.console import for_a_person, leaves_of, print_error
 from edgehive.cli.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,13 @@ async def _until_signalled(main: Callable[[Notifier], Awaitable[None]]) -> None:
 
 
 def _report(program: str, error: Exception) -> None:
-    leaves = leaves_of(error)
-    if is_for_a_person(error):
-        for leaf in leaves:
-            print_error(program, leaf)
+    said = for_a_person(error)
+    if said is not None:
+        for one in said:
+            print_error(program, one)
         log.debug("where it came from", exc_info=error)
         return
+    leaves = leaves_of(error)
     log.critical("unexpected %s; this is a bug in edgehive", type(leaves[0]).__name__, exc_info=error)
     text = str(leaves[0]).splitlines() or [""]
     sys.stderr.write(f"{program}: error: unexpected {type(leaves[0]).__name__}: {text[0]}\n")

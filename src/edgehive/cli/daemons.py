@@ -75,8 +75,8 @@ def parse_daemon(parser: "argparse.ArgumentParser", argv: Sequence[str]) -> "arg
     return arguments
 
 
-def run_cloudcore(argv: Sequence[str]) -> int:
-    """`cloudcore`."""
+def cloudcore_parsers() -> "tuple[argparse.ArgumentParser]":
+    """The parser of `cloudcore`."""
     import argparse
 
     parser = daemon_parser("cloudcore", "The cloud side of KubeEdge.", "/etc/kubeedge/config/cloudcore.yaml")
@@ -84,6 +84,17 @@ def run_cloudcore(argv: Sequence[str]) -> int:
         "--workers", type=int, default=1, metavar="N", help="processes that share the ports (default: 1)"
     )
     parser.add_argument("--worker", type=_worker, help=argparse.SUPPRESS)
+    return (parser,)
+
+
+def edgecore_parsers() -> "tuple[argparse.ArgumentParser]":
+    """The parser of `edgecore`."""
+    return (daemon_parser("edgecore", "The edge side of KubeEdge.", _EDGECORE_CONFIG),)
+
+
+def run_cloudcore(argv: Sequence[str]) -> int:
+    """`cloudcore`."""
+    (parser,) = cloudcore_parsers()
     arguments = parse_daemon(parser, argv)
     if arguments.workers < 1:
         parser.error("--workers must be at least 1")
@@ -128,7 +139,7 @@ def run_edgecore(argv: Sequence[str]) -> int:
     """`edgecore`."""
     started = plain_start(argv)
     if started is None:
-        parser = daemon_parser("edgecore", "The edge side of KubeEdge.", _EDGECORE_CONFIG)
+        (parser,) = edgecore_parsers()
         arguments = parse_daemon(parser, argv)
         if arguments.version:
             return _print_version("edgecore")

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from edgehive.cli.console import Console
+from edgehive.cli.console import Console, own_command
 from edgehive.cli.demo_objects import DEVICE, device_object, model_object
 from edgehive.cli.up_layout import Layout, default_data_dir
 from edgehive.cli.up_lock import lock_holder, recorded_processes
@@ -50,7 +51,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo until Ctrl-C."""
     layout = Layout(arguments.data_dir.expanduser().absolute())
     if not lock_holder(layout):
-        raise UserError(f"nothing runs in {layout.root}", hint="start it with: edgehive up")
+        raise UserError(f"nothing runs in {layout.root}", hint=f"start it with: {own_command()} up")
     _need_pymodbus()
     if arguments.what == "outage":
         return _outage(layout, arguments.seconds)
@@ -82,7 +83,7 @@ def _outage(layout: Layout, seconds: float) -> int:
 
     cloudcore = next((p for p in recorded_processes(layout) if p.name == "cloudcore"), None)
     if cloudcore is None:
-        raise UserError("cloudcore does not run", hint="edgehive status")
+        raise UserError("cloudcore does not run", hint=f"{own_command()} status")
 
     def kubectl(*arguments: str) -> tuple[int, str]:
         return _kubectl(layout, *arguments)
@@ -105,7 +106,7 @@ def dmi_socket(layout: Layout, node: str) -> Path:
         enabled, directory = twin["enable"], Path(twin["dmiSockPath"])
     except OSError as exc:
         raise UserError(
-            f"there is no node {node} in {layout.root}", hint="edgehive kubectl get nodes"
+            f"there is no node {node} in {layout.root}", hint=f"{own_command()} kubectl get nodes"
         ) from exc
     except (yaml.YAMLError, KeyError, TypeError) as exc:
         raise UserError(f"{path} has no modules.deviceTwin.dmiSockPath") from exc
@@ -150,7 +151,7 @@ def _await_thermostat(child: Child, port: int) -> None:
 def _first_node(layout: Layout) -> str:
     nodes = sorted(path.parent.name for path in (layout.root / "edge").glob("*/edgecore.yaml"))
     if not nodes:
-        raise UserError(f"there is no edge node in {layout.root}", hint="start it with: edgehive up")
+        raise UserError(f"there is no edge node in {layout.root}", hint=f"start it with: {own_command()} up")
     return nodes[0]
 
 
@@ -219,8 +220,9 @@ def _show_first_values(layout: Layout, console: Console, children: list[Child], 
 
 
 def _print_next_steps(layout: Layout, console: Console) -> None:
-    program = sys.argv[0] if os.sep in sys.argv[0] else "edgehive"
-    where = "" if layout.root == default_data_dir(os.environ).absolute() else f" --data-dir {layout.root}"
+    program = own_command()
+    elsewhere = layout.root != default_data_dir(os.environ).absolute()
+    where = f" --data-dir {shlex.quote(str(layout.root))}" if elsewhere else ""
     kubectl = f"{program} kubectl{where}"
     patch = [{"op": "replace", "path": "/spec/properties/1/desired/value", "value": "24"}]
     console.line("\nIn another terminal:\n")

@@ -5,15 +5,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from edgehive.cli.console import Console
+from edgehive.cli.console import Console, own_command
 from edgehive.cli.demo_objects import DEVICE
 from edgehive.cli.up_lock import ProcessId
 from edgehive.kit.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 _PATIENCE = 90.0
 _KNOB = 10.0  # degrees: what somebody in the room sets at the device
@@ -38,7 +35,7 @@ class Room:
         if not self._client.connect():  # type: ignore[no-untyped-call]
             raise UserError(
                 f"no thermostat answers on 127.0.0.1:{port}",
-                hint="in another terminal: edgehive demo devices",
+                hint=f"in another terminal: {own_command()} demo devices",
             )
 
     def look(self) -> tuple[float, float]:
@@ -79,13 +76,20 @@ def run_outage(
     code, said = kubectl("get", "device", DEVICE, "-o", "json")
     if code:
         raise UserError(
-            f"there is no Device {DEVICE}", hint="start it in another terminal: edgehive demo devices"
+            f"there is no Device {DEVICE}", hint=f"start it in another terminal: {own_command()} demo devices"
         )
     device = json.loads(said)
     index, old = desired_target(device)
     new = "24" if old != "24" else "19"
     room = Room(int(device["spec"]["protocol"]["configData"]["port"]))
+
+    def told(target: str) -> bool:
+        code, said = kubectl("get", "devicestatus", DEVICE, "-o", "json")
+        return code == 0 and _reported(said) == target
+
     try:
+        # Both sides agree first: what was reported before would else be taken for what comes after.
+        _wait(stop, lambda: told(old), f"the DeviceStatus does not show {old}")
         with _stopped(cloudcore):
             console.warn(f"cloudcore is stopped for {seconds:g} s")
             until = time.monotonic() + seconds
@@ -104,12 +108,7 @@ def run_outage(
         console.done("cloudcore goes on")
         _wait(stop, lambda: room.look()[1] == float(new), f"the target {new} has not arrived at the edge")
         console.done(f"the edge has the new target: {room.look()[1]:g}")
-
-        def told() -> bool:
-            code, said = kubectl("get", "devicestatus", DEVICE, "-o", "json")
-            return code == 0 and _reported(said) == new
-
-        _wait(stop, told, f"the DeviceStatus does not show {new}")
+        _wait(stop, lambda: told(new), f"the DeviceStatus does not show {new}")
         console.done(f"and Kubernetes shows it: reported and desired are {new}")
     finally:
         room.close()
@@ -127,7 +126,7 @@ def _wait(stop: list[int], check: Any, problem: str) -> None:
         if stop:
             raise UserError("interrupted")
         if time.monotonic() > deadline:
-            raise UserError(problem, hint="edgehive status; the logs are in its data directory")
+            raise UserError(problem, hint=f"{own_command()} status; the logs are in its data directory")
         time.sleep(0.2)
 
 

@@ -4,13 +4,13 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgehive.cli.gettoken import fetch_token
+from edgehive.cli.kubeconfig_flag import add_kubeconfig
 from edgehive.kit.errors import UserError
 from edgehive.kube.refs import is_dns_label
 
@@ -24,13 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--nodes", type=int, default=100, metavar="N", help="how many edges (default: %(default)s)")
     add("--cloud", required=True, metavar="HOST[:PORT]", help="cloudcore's WebSocket address; port 10000")
     add("--https-port", type=int, metavar="PORT", help="where to join (default: the WebSocket port + 2)")
-    add(
-        "--kubeconfig",
-        "--kube-config",
-        metavar="FILE",
-        default=os.environ.get("KUBECONFIG", ""),
-        help="where to read the join token, unless --token-file (default: $KUBECONFIG)",
-    )
+    add_kubeconfig(parser, "where to read the join token, unless --token-file")
     add("--token-file", metavar="FILE", type=Path, help="a file with the join token")
     add("--token", metavar="TOKEN", help="the join token itself; others on this machine can see it")
     add("--prefix", default="fleet", metavar="NAME", help="nodes are NAME-0000, … (default: %(default)s)")

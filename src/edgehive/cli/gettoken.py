@@ -4,15 +4,14 @@ import argparse
 import asyncio
 import base64
 import binascii
-import os
 from pathlib import Path
 
 import msgspec
 
 from edgehive.aio.kubeauth import load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient
+from edgehive.cli.kubeconfig_flag import add_kubeconfig
 from edgehive.cli.up_configs import write_private
-from edgehive.cli.up_layout import Layout, default_data_dir
 from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kube.api import WriteOptions
 from edgehive.kube.refs import SECRETS
@@ -23,15 +22,7 @@ _NAMESPACE, _NAME, _KEY = "kubeedge", "tokensecret", "tokendata"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    layout = Layout(default_data_dir(os.environ))
-    found = str(layout.kubeconfig) if layout.kubeconfig.exists() else ""
-    parser.add_argument(
-        "--kubeconfig",
-        "--kube-config",
-        metavar="FILE",
-        default=os.environ.get("KUBECONFIG", found),
-        help="whom to ask (default: $KUBECONFIG, else that of `edgehive up`, else ~/.kube/config)",
-    )
+    add_kubeconfig(parser, "whom to ask")
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="write it there, mode 0600, not to the terminal"
     )

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from edgehive.cli.console import is_for_a_person, leaves_of, print_error
+from edgehive.cli.console import for_a_person, leaves_of, own_command, print_error
 
 _USAGE_ERROR = 2
 
@@ -38,9 +38,9 @@ def _dispatch(arguments: list[str]) -> int:
     from edgehive.cli.commands import COMMANDS, find_command
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        wanted = find_command(arguments[1]) if len(arguments) > 1 else None
-        if wanted is not None:
-            return wanted.call("edgehive", ["--help"])
+        if len(arguments) > 1 and not arguments[1].startswith("-"):
+            wanted = find_command(arguments[1])
+            return wanted.call("edgehive", ["--help"]) if wanted else _unknown(arguments[1])
         width = max(len(command.name) for command in COMMANDS)
         lines = [f"  {c.name:<{width}}  {c.help}" for c in COMMANDS if not c.hidden]
         print("usage: edgehive COMMAND ...\n\nKubernetes-native edge computing, from one command.\n")
@@ -51,8 +51,12 @@ def _dispatch(arguments: list[str]) -> int:
     command = find_command(name)
     if command is not None:
         return command.call("edgehive", arguments[1:])
+    return _unknown(name)
+
+
+def _unknown(name: str) -> int:
     sys.stderr.write(f"edgehive: error: there is no command {name!r}{_suggestion(name)}\n")
-    sys.stderr.write("  edgehive --help lists the commands\n")
+    sys.stderr.write(f"  {own_command()} --help lists the commands\n")
     return _USAGE_ERROR
 
 
@@ -75,9 +79,10 @@ def _guarded(program: str, run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as exc:  # noqa: BLE001 - the boundary of the process
-        if is_for_a_person(exc):
-            for leaf in leaves_of(exc):
-                print_error(program, leaf)
+        said = for_a_person(exc)
+        if said is not None:
+            for one in said:
+                print_error(program, one)
             if os.environ.get("EDGEHIVE_DEBUG"):
                 import traceback
 

@@ -15,6 +15,7 @@ import yaml
 
 from edgehive.aio.kubeauth import load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient
+from edgehive.cli.kubeconfig_flag import add_kubeconfig
 from edgehive.cli.up_layout import Layout, default_data_dir
 from edgehive.kit.errors import ProtocolError, UserError
 from edgehive.kube.api import ListOptions, WriteOptions
@@ -46,19 +47,11 @@ _PAGE = 500
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    layout = Layout(default_data_dir(os.environ))
-    found = str(layout.kubeconfig) if layout.kubeconfig.exists() else ""
     parser.add_argument(
         "object", metavar="KIND/NAME", help="a pod, configmap, secret, node, device or devicemodel"
     )
-    parser.add_argument("-n", "--namespace", default="default", help="default: %(default)s")
-    parser.add_argument(
-        "--kubeconfig",
-        "--kube-config",
-        metavar="FILE",
-        default=os.environ.get("KUBECONFIG", found),
-        help="default: $KUBECONFIG, else that of `edgehive up`, else ~/.kube/config",
-    )
+    parser.add_argument("-n", "--namespace", default="default", help="of the object (default: %(default)s)")
+    add_kubeconfig(parser, "whom to ask")
     parser.add_argument(
         "--monitor",
         action="append",
@@ -193,7 +186,8 @@ def _parse(text: str, namespace: str) -> tuple[str, GVR, str, str]:
     found = _KINDS.get(kind.lower())
     if not slash or not name or found is None:
         raise UserError(
-            f"{text!r} cannot be traced", hint="say pod/NAME, configmap/NAME, secret/NAME or node/NAME"
+            f"{text!r} cannot be traced",
+            hint="say pod/NAME, configmap/NAME, secret/NAME, node/NAME, device/NAME or devicemodel/NAME",
         )
     return found[0], found[1], "" if found[1] == NODES else namespace, name
 

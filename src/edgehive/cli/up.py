@@ -1,6 +1,7 @@
 """`edgehive up`: control plane, cloudcore and edges on this machine, under one small supervisor."""
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgehive.cli.console import Console
+from edgehive.cli.console import Console, is_on_path, own_command
 from edgehive.cli.up_configs import (
     cloudcore_config,
     containerd_sockets,
@@ -89,7 +90,10 @@ class _Up:
                 self._supervisor.stop()
                 for node in self._names:
                     remove_if_elsewhere(layout, node)
-                write_state(layout, ready=False, pid=0)
+                with contextlib.suppress(
+                    OSError
+                ):  # a full disk: nobody has the lock any more, that says it, too
+                    write_state(layout, ready=False, pid=0)
         console.done("stopped; pods keep running and are found again at the next start")
         return 0
 
@@ -205,8 +209,10 @@ class _Up:
                 self._console.line(f"    {line}")
 
     def _print_next_steps(self) -> None:
+        from shlex import quote  # for one line: not worth its place beside the other modules
+
         line = self._console.line
-        kubectl = "kubectl" if _is_on_path("kubectl") else f"{own_command()} kubectl"
+        kubectl = "kubectl" if is_on_path("kubectl") else f"{own_command()} kubectl"
         example = Path(__file__).parents[3] / "examples" / "hello.yaml"
         where = os.path.relpath(example) if example.exists() else "examples/hello.yaml"
         ready = [node for node in self._names if self._supervisor.nodes_ready.get(node)]
@@ -216,26 +222,12 @@ class _Up:
         else:
             line("edgehive is up, but not every node is Ready. In another terminal:")
         line()
-        line(f"  export KUBECONFIG={self._layout.kubeconfig}")
+        line(f"  export KUBECONFIG={quote(str(self._layout.kubeconfig))}")
         line(f"  {kubectl} get nodes -o wide")
-        line(f"  {kubectl} apply -f {where}")
+        line(f"  {kubectl} apply -f {quote(where)}")
         line(f"  {kubectl} get pods -o wide --watch")
         line()
         line(f"Logs: {self._layout.logs}   Stop: Ctrl-C, or {own_command()} down")
-
-
-def own_command() -> str:
-    """How this program was called."""
-    path = Path(sys.argv[0])
-    if _is_on_path("edgehive"):
-        return "edgehive"
-    return os.path.relpath(path) if path.name == "edgehive" else f"{sys.executable} -m edgehive"
-
-
-def _is_on_path(program: str) -> bool:
-    """`shutil.which`, without the compression libraries that `shutil` loads."""
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return any(os.access(os.path.join(place, program), os.X_OK) for place in places if place)  # noqa: PTH118
 
 
 def check_free(uses: list[PortUse], patience: float = 3.0) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edgehive.cli.console import own_command
 from edgehive.cli.up_configs import write_private
 from edgehive.cli.up_layout import Layout
 from edgehive.kit.errors import UserError
@@ -28,16 +29,26 @@ class ProcessId:
     pid: int
     started: int
     """Clock ticks since boot, field 22 of ``/proc/PID/stat``."""
+    boot: str = ""
+    """Which boot that was: after a reboot both numbers may come again. Empty in records of older versions."""
 
     def alive(self) -> bool:
         """Whether exactly this process still runs."""
-        return start_time(self.pid) == self.started
+        return start_time(self.pid) == self.started and self.boot in ("", boot_id())
 
     def kill(self, number: signal.Signals) -> None:
         """Signal it, if it is still the same one."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+def boot_id() -> str:
+    """What the kernel calls this boot; empty where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def start_time(pid: int) -> int:
@@ -66,7 +77,7 @@ def hold_lock(layout: Layout) -> Iterator[None]:
             file.seek(0)
             raise UserError(
                 f"another edgehive up (process {file.read().strip() or 'unknown'}) already runs in {layout.root}",
-                hint="use it, stop it with: edgehive down, or choose another --data-dir",
+                hint=f"use it, stop it with: {own_command()} down, or choose another --data-dir",
             ) from exc
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -97,8 +108,11 @@ def recorded_processes(layout: Layout) -> list[ProcessId]:
     """What an earlier run recorded and is still alive."""
     try:
         entries = json.loads((layout.run / "processes.json").read_text(encoding="utf-8"))
-        found = [ProcessId(str(e["name"]), int(e["pid"]), int(e["started"])) for e in entries]
-    except (OSError, ValueError, TypeError, KeyError):
+        found = [
+            ProcessId(str(e["name"]), int(e["pid"]), int(e["started"]), str(e.get("boot", "")))
+            for e in entries
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
     return [process for process in found if process.alive()]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgehive.cli.up_lock import ProcessId, start_time
+from edgehive.cli.up_lock import ProcessId, boot_id, start_time
 from edgehive.kit.backoff import Backoff
 
 _STABLE_AFTER = 30.0  # seconds a process must have run before its back-off starts again
@@ -74,7 +74,7 @@ class Child:
             )
         finally:
             os.close(descriptor)
-        self._identity = ProcessId(self.name, self._process.pid, start_time(self._process.pid))
+        self._identity = ProcessId(self.name, self._process.pid, start_time(self._process.pid), boot_id())
 
     def reap(self) -> int | None:
         """Return the exit code once, when it has ended; it is then due to start again later."""
@@ -87,8 +87,14 @@ class Child:
         self.ready = False
         if time.monotonic() - self._started > _STABLE_AFTER:
             self._backoff.reset()
-        self.due = time.monotonic() + self._backoff.next()
+        self.postpone()
         return code
+
+    def postpone(self) -> float:
+        """Let it start later, each time more so; returns after how many seconds."""
+        delay = self._backoff.next()
+        self.due = time.monotonic() + delay
+        return delay
 
     def start_if_due(self) -> bool:
         """Start it again when its time has come."""

@@ -45,6 +45,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._next_check = time.monotonic() + 60.0
         self._parent = os.getppid()
+        self._unrecorded = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[str]:
@@ -146,14 +147,24 @@ class Supervisor:
             if code is not None:
                 changed = True
                 self._on_exit(child, code)
-            elif child.start_if_due():
+            elif self._start_again(child):
                 changed = True
-        if changed:
+        if changed or self._unrecorded:
             self._record()
         if time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + 60.0
             for child in self._children:
                 child.trim_log()
+
+    def _start_again(self, child: Child) -> bool:
+        try:
+            return child.start_if_due()
+        except OSError as exc:  # no memory, no process more, no log file
+            delay = child.postpone()
+            self._console.warn(
+                f"{child.name} cannot be started: {exc.strerror}; trying again in {delay:.1f} s"
+            )
+            return False
 
     def _wait(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
@@ -215,7 +226,14 @@ class Supervisor:
         return bool(int(fields.get("SigBlk", "0"), 16) & 1 << (signal.SIGINT - 1))
 
     def _record(self) -> None:
-        record_processes(self._layout, [child.identity for child in self._children if child.identity])
+        try:
+            record_processes(self._layout, [child.identity for child in self._children if child.identity])
+        except OSError as exc:  # a full disk must not end what runs
+            if not self._unrecorded:
+                self._console.warn(f"{self._layout.run} cannot be written: {exc.strerror}")
+            self._unrecorded = True
+        else:
+            self._unrecorded = False
 
 
 def _drain(sock: socket.socket) -> None:

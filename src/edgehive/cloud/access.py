@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.linebudget import LineBudget
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi
 from edgehive.kube.refs import GVR
@@ -31,8 +32,6 @@ _FRESH: Final = 300.0
 """Seconds an answer is believed; with debug on, a change of rules may show this much later."""
 _WAITING: Final = 1_024
 _PARALLEL: Final = 8
-_LINES: Final = 20
-_LINES_PERIOD: Final = 60.0
 
 
 def review_of(node: str, access: Access, version: str = "") -> bytes:
@@ -89,9 +88,7 @@ class AccessAudit:
         self._now = now
         self._queue: asyncio.Queue[tuple[str, Access]] = asyncio.Queue(_WAITING)
         self._known: OrderedDict[tuple[str, Access], tuple[float, str | None]] = OrderedDict()
-        self._lines = 0
-        self._window = 0.0
-        self._hidden = 0
+        self._lines = LineBudget()
         self.stats: Final = AccessStats()
 
     def note(self, node: str, message: Message) -> None:
@@ -143,15 +140,10 @@ class AccessAudit:
         self.stats.refusable += refusal is not None
 
     def _say(self, node: str, access: Access, refusal: str) -> None:
-        now = self._now()
-        if now >= self._window + _LINES_PERIOD:
-            if self._hidden:
-                log.warning("authorization: %d more requests would have been refused", self._hidden)
-            self._window, self._lines, self._hidden = now, 0, 0
-        if self._lines >= _LINES:
-            self._hidden += 1
+        if hidden := self._lines.hidden(self._now()):
+            log.warning("authorization: %d more requests would have been refused", hidden)
+        if not self._lines.admits():
             return
-        self._lines += 1
         log.warning(
             "authorization: node %s would not be allowed to %s%s",
             node,

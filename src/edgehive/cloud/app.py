@@ -428,6 +428,7 @@ class CloudParts:
             objects=ObjectRequests(api=api, lookup=self.view.raw, node_of=self.view.node_of),
             stamp=self.stamp,
             impersonate=config.modules.cloud_hub.authorization.enforced,
+            now=time.monotonic,
         )
 
     async def _handle(self, node: str, message: Message) -> tuple[Message, ...]:

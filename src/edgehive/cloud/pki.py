@@ -99,16 +99,19 @@ class CloudPki:
             current = None
             if stored is not None:
                 current = self._usable(stored.data.get("cloudcoredata"), stored.data.get("cloudcorekeydata"))
-            problem = self._problem(current.certificate, ca) if current else "is missing or unreadable"
-            if current is not None and not problem:
-                return current
+            problem = "cannot be read"
+            if current is not None:
+                problem = self._problem(current.certificate, ca)
+                if not problem:
+                    return current
             made = self._issue(ca, current)
             if stored is None:
                 done = await self._secrets.create(SERVER_SECRET, _server_data(made))
             else:
                 done = await self._secrets.replace(SERVER_SECRET, _server_data(made), stored.resource_version)
             if done:
-                log.info("issued a server certificate (the one in %s %s)", SERVER_SECRET, problem)
+                why = "there was none" if stored is None else f"the old one {problem}"
+                log.info("issued a server certificate, in %s/%s: %s", NAMESPACE, SERVER_SECRET, why)
                 return made
         raise ApiStatus(409, "Conflict", f"the Secret {NAMESPACE}/{SERVER_SECRET} keeps changing")
 

@@ -20,6 +20,7 @@ from edgehive.cloud.upstream_nodes import NodeRequests
 from edgehive.cloud.upstream_objects import ObjectRequests
 from edgehive.cloud.upstream_pods import PodRequests
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.linebudget import LineBudget
 from edgehive.kit.text import safe_label
 from edgehive.kube.refs import is_dns_subdomain
 from edgehive.kube.status import ApiStatus, bad_request
@@ -63,8 +64,11 @@ class EdgeController:
         objects: ObjectRequests,
         stamp: Stamp,
         impersonate: bool,
+        now: Callable[[], float],
     ) -> None:
         self._stamp = stamp
+        self._now = now
+        self._lines = LineBudget()
         self._impersonate = impersonate
         self.stats = UpstreamStats()
         self._rows: dict[tuple[str, str], _Row] = {
@@ -118,14 +122,21 @@ class EdgeController:
             answers = await row.handle(request)
         except EdgehiveError as exc:
             self.stats.failures += 1
-            level = (
-                logging.DEBUG if isinstance(exc, ApiStatus) and exc.code in (404, 409) else logging.WARNING
-            )
-            log.log(level, "node %s: %s %s: %s", node, message.operation, target, safe_label(str(exc), 400))
+            self._say(node, message.operation, target, exc)
             answers = row.on_failure(request, exc)
         if answers is None:
             return ()
         return answers if isinstance(answers, tuple) else (answers,)
+
+    def _say(self, node: str, operation: str, target: res.Resource, problem: EdgehiveError) -> None:
+        """Without an API server every edge's every request fails: a few lines a minute say so, not thousands."""
+        if isinstance(problem, ApiStatus) and problem.code in (404, 409):
+            log.debug("node %s: %s %s: %s", node, operation, target, safe_label(str(problem), 400))
+            return
+        if hidden := self._lines.hidden(self._now()):
+            log.warning("%d more requests of edges have failed", hidden)
+        if self._lines.admits():
+            log.warning("node %s: %s %s: %s", node, operation, target, safe_label(str(problem), 400))
 
 
 def _nameless(resource: str) -> res.Resource | None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from edgehive.aio import pki
+from edgehive.aio.oserrors import reason_of
 from edgehive.edge.enroll_der import der_to_pem
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.edge.enroll_job import Job, Outcome, install_pair
@@ -50,7 +51,10 @@ def run_job(job: Job) -> Outcome:
             "the cloud's certificate must name the address the edge uses (advertiseAddress, dnsNames)",
         )
     except (OSError, http.client.HTTPException) as exc:
-        return Outcome(f"{job.server} cannot be reached: {str(exc) or type(exc).__name__}", retry=True)
+        return Outcome(
+            f"{job.server} cannot be reached: {reason_of(exc) if isinstance(exc, OSError) else str(exc) or type(exc).__name__}",
+            retry=True,
+        )
     except EdgehiveError as exc:
         return Outcome(str(exc))
     return Outcome()
@@ -125,7 +129,7 @@ def _refuse(status: int, path: str, text: str) -> None:
     if status == http.client.UNAUTHORIZED:
         raise UserError(
             f"the cloud refused this node: {text}",
-            hint="the join token is wrong or older than a day; get a new one with: keadm gettoken",
+            hint="the join token is wrong or older than a day; get a new one with: edgehive gettoken (KubeEdge: keadm gettoken)",
         )
     raise _Refusal(f"the cloud answered {status} to {path}: {text}", retry=status in _LATER)
 

@@ -140,7 +140,7 @@ class Enroller:
         if not token:
             raise UserError(
                 f"this node has no certificate and no token to join with ({self._cert})",
-                hint="put a token into modules.edgeHub.token; get one with: keadm gettoken",
+                hint="put a token into modules.edgeHub.token; get one with: edgehive gettoken (KubeEdge: keadm gettoken)",
             )
         backoff = Backoff(self.first_retry, 30.0, jitter=0.2, rng=self._rng)
         while True:

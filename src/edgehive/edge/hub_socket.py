@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgehive.aio.oserrors import reason_of
 from edgehive.edge.link_ws import Alive, Closing, Opened, Received, WebSocketClient
 from edgehive.kit.errors import ProtocolError, Unreachable
 from edgehive.kit.names import plain_host
@@ -180,4 +181,6 @@ def _reason(exc: Exception | None) -> str:
         return "the cloud closed the connection"
     if isinstance(exc, ssl.SSLError):
         return f"TLS: {exc.reason or exc}".lower().replace("_", " ").replace("tls:", "TLS:", 1)
+    if isinstance(exc, OSError):
+        return reason_of(exc)
     return str(exc) or type(exc).__name__

@@ -25,7 +25,7 @@ from edgehive.kube.status import ApiStatus
 log = logging.getLogger(__name__)
 
 _CONFLICTS = 409
-_NOT_FOUND = 404
+_NOT_FOUND, _CONFLICT = 404, 409
 
 
 class Connection(Protocol):
@@ -252,6 +252,9 @@ class NodeAgent:
         reply = await self._api.update_lease(msgspec.json.encode(self._lease_object()))
         if isinstance(reply, Failed) and not reply.status.retryable:
             self._lease = {}  # changed or deleted by somebody: read it again
+            if reply.status.code in (_NOT_FOUND, _CONFLICT):  # as after a renewal whose answer was lost
+                log.debug("the lease is read anew: %s", safe_label(reply.status.message, 300))
+                return False
         return self._leased(reply)
 
     def _leased(self, reply: Reply) -> bool:

@@ -92,8 +92,13 @@ class LocalHttp:
         }
         for name, value in values.items():
             kind = "counter" if name.endswith("_total") else "gauge"
-            lines.append(f"# TYPE {name} {kind}\n{name} {value:g}\n")
+            lines.append(f"# TYPE {name} {kind}\n{name} {_number(value)}\n")
         return "".join(lines).encode()
+
+
+def _number(value: float) -> str:
+    """All of its digits: ``%g`` keeps six, with which large counters stand still."""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def _resident() -> int:

@@ -156,7 +156,10 @@ def _document(text: str, base: str) -> dict[str, Any]:
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise UserError(f"the kubeconfig is not YAML: {safe_label(str(exc), 300)}", hint=_HINT) from exc
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        what = safe_label(getattr(exc, "problem", None) or str(exc), 200)
+        raise UserError(f"the kubeconfig is not YAML{where}: {what}", hint=_HINT) from exc
     if not isinstance(document, dict) or document.get("kind", "Config") != "Config":
         raise UserError("this is not a kubeconfig (a mapping of kind Config)", hint=_HINT)
     return {**document, "_base": base}

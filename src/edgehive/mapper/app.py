@@ -49,9 +49,14 @@ async def run_mapper(driver: type[Driver], config: MapperConfig) -> None:
         raise UserError(f"the mapper cannot listen: {exc}", hint="see --socket and --http-port") from exc
 
 
-def main(driver: type[Driver], argv: Sequence[str] | None = None) -> int:
-    """Run a mapper as a program: parse the command line, log to standard error, end at SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(description=(driver.__doc__ or "").split("\n")[0], allow_abbrev=False)
+def main(driver: type[Driver], argv: Sequence[str] | None = None, *, program: str | None = None) -> int:
+    """Run a mapper as a program: parse the command line, log to standard error, end at SIGTERM or SIGINT.
+
+    `program` is what its usage calls it; the name of the script, if it is not given.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=(driver.__doc__ or "").split("\n")[0], allow_abbrev=False
+    )
     add_arguments(parser)
     try:
         config = read_arguments(
