@@ -204,6 +204,7 @@ class Site:
         self.meta = FakeMeta()
         self.now = 1_000_000.0
         self.network = "cni"
+        self.resync = 60.0
 
     @asynccontextmanager
     async def edged(self, node: str = "edge1") -> AsyncIterator[PodManager]:
@@ -216,6 +217,7 @@ class Site:
                 log_directory=self.base / "logs",
                 default_pod_network=self.network,
                 relist_seconds=0.02,
+                resync_seconds=self.resync,
             ),
             clock=lambda: self.now,
         )
@@ -336,6 +338,7 @@ async def test_a_removal_that_does_not_say_of_which_pod_is_for_the_name(site: Si
     site.meta.put_pod(make_pod("a", container("c", "x")))
     async with site.edged() as manager:
         await until("it runs", lambda: site.phase("a") == "Running")
+        del site.meta.rows["default", "a"]
         site.meta.tell_removed({"metadata": {"namespace": "default", "name": "a"}})
         await until("it is gone", lambda: not [*manager.pods()])
 

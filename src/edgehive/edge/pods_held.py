@@ -32,6 +32,10 @@ class HeldPods:
         """Return, and hold no longer, what runs already: it was let in before edgecore was restarted."""
         return [self._held.pop(uid) for uid in self._held.keys() & set(running)]
 
+    def pods(self) -> dict[str, Pod]:
+        """Who is held, by uid."""
+        return dict(self._held)
+
     def uids(self) -> set[str]:
         """Who is held."""
         return set(self._held)

@@ -17,6 +17,7 @@ from edgehive.edge.env import references
 from edgehive.edge.metaclient import Change, MetaClient, PodChange
 from edgehive.edge.node_probe import Levels
 from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
+from edgehive.edge.pods_check import PodCheck
 from edgehive.edge.pods_core import PodCore
 from edgehive.edge.pods_events import PodEvents
 from edgehive.edge.pods_files import PodFiles
@@ -116,6 +117,14 @@ class PodManager:
         )
         self._workers: dict[str, PodWorker] = {}
         self._held = HeldPods()
+        self._check = PodCheck(
+            meta=meta,
+            writer=self._writer,
+            workers=self._workers,
+            held=self._held,
+            mirrors=self._mirrors,
+            parse=self._parse,
+        )
         self._inbox = PodInbox()
         self._wake = asyncio.Event()
         self._relist_now = asyncio.Event()
@@ -161,6 +170,7 @@ class PodManager:
         self._on_pod(PodChange(Change.SET))
         await supervise(
             Service("pods", self._dispatch),
+            Service("pods and rows", self._look_again),
             Service("runtime relist", self._relist, backoff_max=10.0),
             Service("runtime events", self._watch_events, backoff_max=10.0),
             Service("pod status", self._writer.run),
@@ -188,6 +198,12 @@ class PodManager:
             await self._tools.cgroups.balance(
                 [w.core.pod for w in self._workers.values() if not w.core.stopping]
             )
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            self._check.due = True
+            self._wake.set()
 
     async def _follow_plugins(self) -> None:
         assert self._plugins is not None
@@ -235,6 +251,8 @@ class PodManager:
                     self._apply_set(group)
                 for told in self._inbox.take():
                     self._apply(group, told)
+                if self._check.due and self._check.finds_pods():
+                    self._apply_set(group)
                 self._sync_static(group)
                 for pod in self._held.take_running(self._labels or ()):
                     self._start(group, self._core(pod))
@@ -339,6 +357,8 @@ class PodManager:
         self._meta.forget_tokens(pod.uid)
         self._wake.set()  # a static pod may have waited for it
         log.info("pod %s is gone", pod.key)
+        if self._check.desires(pod):
+            self._on_pod(PodChange(Change.SET))  # it was gone, and has come back meanwhile
 
     # --- static pods ------------------------------------------------------------------------------------
 

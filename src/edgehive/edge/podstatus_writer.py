@@ -56,11 +56,17 @@ class StatusWriter:
         entry.status = status
         self._enqueue(pod.uid)
 
-    def renew(self, pod: Pod, status: JsonObject) -> None:
-        """Have `status` reported whole: the object that shows `pod` in the cluster is a new one."""
+    def renew(self, pod: Pod, status: JsonObject, shown: JsonObject | None = None) -> None:
+        """Have `status` reported whole: the object that shows `pod` in the cluster is a new one, or `shown` there."""
         entry = self._entries.setdefault(pod.uid, _Entry(pod, {}, {}))
         entry.status = status
+        entry.shown = either(entry.shown, shown or {})
         self._enqueue(pod.uid)
+
+    def idle(self, uid: str) -> bool:
+        """Whether nothing about the pod waits here, or for an answer."""
+        entry = self._entries.get(uid)
+        return entry is None or not (entry.busy or uid in self._ready)
 
     def delete(self, pod: Pod) -> None:
         """Ask for the final delete, after any status that is still waiting."""
