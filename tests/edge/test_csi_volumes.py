@@ -13,10 +13,12 @@ from typing import Any
 import grpc
 import pytest
 
+from edgehive.aio.unix_socket import bind_unix
 from edgehive.edge.csi_records import BOOT, load, save
 from edgehive.edge.csi_spec import DriverFacts, driver_facts, inline, persistent
 from edgehive.edge.csi_volumes import give_to_group
 from edgehive.edge.env import PodFacts
+from edgehive.edge.plugin_registry import PluginRegistry
 from edgehive.edge.plugins import DRIVERS_ANNOTATION, NODE_ID_ANNOTATION, NodePlugins
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_settings import NodeFacts
@@ -445,6 +447,46 @@ async def test_a_registrar_is_not_told_of_a_failure_while_its_driver_is_only_awa
     assert away.told.empty()
     for one in (away, service):
         one.end()
+
+
+async def test_plugins_that_do_not_answer_hold_nobody_up(node: Node, base: Path) -> None:
+    registry = base / "root" / "plugins_registry"
+    paths = [registry / f"{name}.sock" for name in "abcd"]
+    silent = [bind_unix(path) for path in paths]
+    async with asyncio.timeout(10):
+        silent += [(await asyncio.get_running_loop().sock_accept(sock))[0] for sock in silent]
+    later = CsiDriverPeer(base / "root", base / "store", name="later.csi.example.org")
+    later.run()
+    await node.until(lambda: node.plugins.driver("later.csi.example.org") is not None)
+    later.end()
+    await node.until(lambda: node.plugins.driver("later.csi.example.org") is None)
+    for path in paths:
+        path.unlink()
+    for sock in silent:
+        sock.close()
+    async with asyncio.timeout(10):
+        while node.plugins._registry is None or node.plugins._registry.pending:
+            await asyncio.sleep(0.05)
+
+
+async def test_so_many_plugins_are_asked_at_once_and_those_that_failed_least_first(base: Path) -> None:
+    started: dict[str, Any] = {}
+    registry = PluginRegistry(NodePlugins(base), start=lambda work, name: started.setdefault(name, work))
+    sockets = {base / f"{number:02}.sock": (number, 0) for number in range(20)}
+    await registry.sync(sockets)
+    assert list(started) == [f"plugin {number:02}.sock" for number in range(16)]
+    for _ in range(3):
+        for work in [started.pop(name) for name in list(started)[:8]]:
+            await work  # nobody listens there
+        assert registry.pending
+        await registry.sync(sockets)
+    assert {"plugin 16.sock", "plugin 19.sock", "plugin 15.sock"} <= started.keys()
+    for work in started.values():
+        await work
+    started.clear()
+    await registry.sync({})
+    assert started == {}
+    assert not registry.pending, "what has gone is not asked again"
 
 
 def test_facts_of_a_driver() -> None:

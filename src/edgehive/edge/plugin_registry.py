@@ -1,6 +1,7 @@
 """Registration of the plugins whose sockets are in ``plugins_registry``: who are you, and here is what became of it."""
 
 import logging
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ _TIMEOUT = 10.0
 _TRIES = 30
 """How often a plugin that cannot be registered is tried, a second apart; after that every so many seconds."""
 
+_AT_ONCE = 16
+"""How many are asked at the same time; those that were never asked come first."""
+
 Mark = tuple[int, int]
 
 
@@ -29,32 +33,54 @@ class Registrar(Protocol):
 
 
 class PluginRegistry:
-    """Keeps registrations in step with the sockets that are there."""
+    """Keeps registrations in step with the sockets that are there.
 
-    def __init__(self, registrar: Registrar) -> None:
+    Plugins are asked side by side, by tasks that `start` makes: one that does not answer holds nobody up.
+    """
+
+    def __init__(
+        self, registrar: Registrar, *, start: Callable[[Coroutine[Any, Any, None], str], None]
+    ) -> None:
         self._registrar = registrar
+        self._start = start
         self._done: dict[Path, tuple[Mark, str, CsiDriver | None]] = {}
         self._failed: dict[Path, tuple[Mark, int]] = {}
+        self._asked: set[Path] = set()
+        self._waiting = False
 
     @property
     def pending(self) -> bool:
-        """Whether a plugin is worth another try."""
-        return bool(self._failed)
+        """Whether there is a plugin that is being asked, or is worth another try."""
+        return bool(self._failed or self._asked or self._waiting)
 
     async def sync(self, sockets: dict[Path, Mark]) -> None:
-        """Register what is new at `sockets`, forget what has gone."""
+        """Forget what has gone, and begin to register what is new at `sockets`; call again while `pending`."""
         for path in [p for p, (mark, _, _) in self._done.items() if sockets.get(p) != mark]:
             await self._forget(path)
         for path in [p for p, (mark, _) in self._failed.items() if sockets.get(p) != mark]:
             del self._failed[path]
-        for path, mark in sockets.items():
-            _, tries = self._failed.get(path, (mark, 0))
-            if path in self._done:
+        self._waiting = False
+        for path, mark in sorted(sockets.items(), key=lambda one: self._tries(one[0])):
+            if path in self._done or path in self._asked:
                 continue
-            if tries < _TRIES or tries % _TRIES == 0:
-                await self._try(path, mark, tries)
-            else:
+            tries = self._tries(path)
+            if tries >= _TRIES and tries % _TRIES:
                 self._failed[path] = (mark, tries + 1)
+            elif len(self._asked) >= _AT_ONCE:
+                self._waiting = True
+            else:
+                self._asked.add(path)
+                self._start(self._ask(path, mark, tries), f"plugin {path.name}")
+
+    def _tries(self, path: Path) -> int:
+        return self._failed[path][1] if path in self._failed else 0
+
+    async def _ask(self, path: Path, mark: Mark, tries: int) -> None:
+        try:
+            await self._try(path, mark, tries)
+        finally:
+            self._asked.discard(path)
+            self._waiting = True  # its socket may have gone meanwhile
 
     async def _try(self, path: Path, mark: Mark, tries: int) -> None:
         client = GrpcClient(str(path))

@@ -142,7 +142,7 @@ class NodePlugins:
         if self._registry is None:
             from edgehive.edge.plugin_registry import PluginRegistry
 
-            self._registry = PluginRegistry(self)
+            self._registry = PluginRegistry(self, start=self._start)
         return self._registry
 
     # --- devices ----------------------------------------------------------------------------------------
