@@ -68,8 +68,7 @@ def test_changes_made_while_cloudcore_is_dead_all_arrive(up: Installation):
     cloudcore = up.pid("cloudcore")
     os.kill(cloudcore, signal.SIGSTOP)  # so that it does not come back before the changes are made
     up.apply(*(configmap(name, value="new") for name in names))
-    os.kill(cloudcore, signal.SIGKILL)
-    os.kill(cloudcore, signal.SIGCONT)
+    os.kill(cloudcore, signal.SIGKILL)  # which needs no SIGCONT, and there may be nobody left to take one
     eventually(lambda: up.pid("cloudcore") not in (0, cloudcore), what="cloudcore is started again")
 
     def seen() -> bool:
@@ -119,7 +118,6 @@ def test_a_deployment_deleted_while_the_edge_is_offline_stops_afterwards(up: Ins
     )
     assert [line for line in pod_processes(up.root).values() if "sleep 5555" in line]
     os.kill(edge, signal.SIGKILL)
-    os.kill(edge, signal.SIGCONT)
     eventually(lambda: not [x for x in pod_processes(up.root).values() if "sleep 5555" in x], seconds=60)
     up.running("app=offline", 0, seconds=60)
 
