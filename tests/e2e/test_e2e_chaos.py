@@ -80,6 +80,7 @@ class Chaos:
                 "create",
                 "create",
                 "delete",
+                "replace",
                 "change",
                 "edge",
                 "cloud",
@@ -97,6 +98,9 @@ class Chaos:
             case "delete":
                 if self.wanted:
                     self.delete(self.rng.choice(sorted(self.wanted)))
+            case "replace":
+                if self.wanted:
+                    self.replace(self.rng.choice(sorted(self.wanted)))
             case "change":
                 self.config = str(self.rng.random())
                 self.up.apply(configmap("shared", value=self.config))
@@ -138,6 +142,12 @@ class Chaos:
         grace = self.rng.choice(["--grace-period=1", "--grace-period=2"])
         self.up.kubectl("delete", "pod", name, grace, "--wait=false")
 
+    def replace(self, name: str) -> None:
+        """Another pod takes the name while the one that has it still runs on the node."""
+        del self.wanted[name]
+        self.up.kubectl("delete", "pod", name, "--force", "--grace-period=0", "--wait=false")
+        self.create(name)
+
     def kill_in_runtime(self, what: str) -> None:
         socket = str(self.containerd.socket)
         listed = subprocess.run(["pgrep", "-f", f"shim.*{socket}"], capture_output=True, check=False)
@@ -168,6 +178,12 @@ class Chaos:
             assert self.reader.stdout is not None
             self.reader.stdout.close()
             self.reader = None
+
+    def put_right(self) -> list[str]:
+        """What edged has found wrong when it looked again (`edge.pods_check`)."""
+        log = self.up.layout.logs / f"{EDGE}.log"
+        said = ("not those of the database", "the cluster shows another status")
+        return [line for line in log.read_text().splitlines() if any(text in line for text in said)]
 
     def note(self) -> list[dict[str, Any]]:
         pods: list[dict[str, Any]] = self.up.get("pods")["items"]
@@ -261,6 +277,9 @@ def test_after_any_disaster_the_edge_is_as_desired_and_nothing_is_left(
         ) from exc
     finally:
         chaos.stop_reading()
+    assert not chaos.put_right(), (
+        "whatever happens, edged is told of it; its second look is for what nobody thought of"
+    )
     chaos.create("last")
     eventually(chaos.as_wanted, seconds=60, what="one more pod runs")
     everything = {
