@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgehive.aio.http import Handler, HttpServer, Request, Response
 from edgehive.aio.http_messages import RawConnection
+from edgehive.kit.errors import Unreachable
 from edgehive.kube.status import ApiStatus
 
 
@@ -174,6 +175,25 @@ async def test_a_stream_is_sent_in_chunks_and_ended_by_a_drain():
         assert await reader.readexactly(9) == b"4\r\none\n\r\n"
     assert await reader.read() == b"0\r\n\r\n"
     writer.close()
+
+
+async def test_a_stream_that_cannot_go_on_breaks_off_and_says_why(caplog: pytest.LogCaptureFixture):
+    async def breaking(request: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            yield b"one\n"
+            raise Unreachable("nobody is there any more")
+
+        return Response(stream=lines())
+
+    async with serving(breaking) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /log HTTP/1.1\r\nHost: h\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert not (await reader.read()).endswith(b"0\r\n\r\n")
+        writer.close()
+    (record,) = [record for record in caplog.records if "broke off" in record.getMessage()]
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "nobody is there any more" in record.getMessage()
 
 
 async def test_a_watcher_that_does_not_read_is_disconnected_with_bounded_memory():

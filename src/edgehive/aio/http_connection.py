@@ -218,6 +218,10 @@ class Connection(asyncio.BufferedProtocol):
             await self._send(request, response, body, keep_alive)
         except (ConnectionError, HttpError):
             self.transport.abort()
+        except EdgehiveError as exc:
+            path = safe_label(request.path)
+            log.warning("%s: %s %s broke off: %s", self._server.name, request.method, path, exc)
+            self.transport.abort()
         except Exception:
             log.exception("%s: %s %s broke off", self._server.name, request.method, safe_label(request.path))
             self.transport.abort()

@@ -12,7 +12,7 @@ from edgehive.aio.http import Request, Response
 from edgehive.edge.kubelet_logs import BadQuery, parse_query, read_log
 from edgehive.edge.pods_actions import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, SandboxInfo, State
-from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.errors import EdgehiveError, Transient
 from edgehive.kit.text import safe_label
 
 _TEXT = {"content-type": "text/plain; charset=utf-8"}
@@ -135,6 +135,8 @@ class KubeletApi:
                 return (await self._runtime.container_status(chosen.id)).state is State.RUNNING
             except RuntimeFailure:
                 return False
+            except Transient:
+                return True  # the runtime is started again, and containers outlive it
 
         if chosen.log_path and not Path(chosen.log_path).exists() and not query.follow:
             raise BadQuery(f'the log of container "{parts[2]}" is gone')
