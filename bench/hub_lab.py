@@ -106,6 +106,8 @@ class Lab:
         self.cloud: Process | None = None
         self.plane: Process | None = None
         self.kubeconfig = root / "kubeconfig"
+        self.cloud_kubeconfig = self.kubeconfig
+        """Whose rights cloudcore has: the administrator's, unless it is set."""
         self.token = ""
         self.hub: dict[str, Any] = {}
         """More settings of ``modules.cloudHub``, for the next start."""
@@ -152,7 +154,7 @@ class Lab:
             command = [sys.executable, "-m", "edgehive", "cloudcore", f"--config={config}", "--v=1"]
             if self._workers > 1:
                 command.append(f"--workers={self._workers}")
-        self.cloud = Process(command, self.root / "cloudcore.log", {"KUBECONFIG": str(self.kubeconfig)})
+        self.cloud = Process(command, self.root / "cloudcore.log", {"KUBECONFIG": str(self.cloud_kubeconfig)})
         await self._until(self._listening, "cloudcore")
         if not self.token:
             self.token = await fetch_token(str(self.kubeconfig), 30.0)
@@ -276,7 +278,7 @@ class Lab:
         pki = self.root / "pki"
         return {
             "commonConfig": {"monitorServer": {"bindAddress": f"127.0.0.1:{self.monitor}"}},
-            "kubeAPIConfig": {"kubeConfig": str(self.kubeconfig)},
+            "kubeAPIConfig": {"kubeConfig": str(self.cloud_kubeconfig)},
             "modules": {
                 "cloudHub": {
                     "nodeLimit": 100_000,

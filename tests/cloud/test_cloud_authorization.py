@@ -33,9 +33,11 @@ class Edge:
     def __init__(self, socket: Any) -> None:
         self._socket = socket
 
-    async def say(self, operation: str, resource: str, content: Any = None) -> str:
+    async def say(
+        self, operation: str, resource: str, content: Any = None, source: str = "edged", group: str = "meta"
+    ) -> str:
         message_id = str(uuid.uuid4())
-        route = {"source": "edged", "group": "meta", "operation": operation, "resource": resource}
+        route = {"source": source, "group": group, "operation": operation, "resource": resource}
         header = {"msg_id": message_id, "timestamp": 1}
         await self._socket.send(json.dumps({"header": header, "route": route, "content": content}))
         return message_id

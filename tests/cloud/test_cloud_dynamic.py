@@ -10,6 +10,7 @@ from edgehive.aio.kubeclient import object_path
 from edgehive.cloud.dynamic import DynamicController, WatchReview, complete_list
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
 from edgehive.cloud.dynamic_groups import NodeGroups
+from edgehive.cloud.impersonation import Impersonation
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.api import CLUSTER, ListPage
 from edgehive.kube.refs import GVR, SERVICES
@@ -44,7 +45,7 @@ async def ask(api, *, impersonate=False, **fields) -> Application:
             watches=None,
             answer=lambda node, message: answers.put_nowait((node, message)),
             stamp=lambda: ("m", 1),
-            impersonate=impersonate,
+            impersonation=Impersonation(impersonate),
             start=group.create_task,
         )
         controller.receive("edge-1", apps.request_message(application, stamp=lambda: ("q", 1)))

@@ -95,6 +95,27 @@ async def test_pod_status_and_deletion(lab: Any, api: Any) -> None:
     assert content(await edge.ask("delete", "default/pod/p", "some-uid")) == "OK", "the form of old edges"
 
 
+async def test_a_refusal_of_cloudcore_itself_is_no_refusal_of_the_edge(lab: Any, api: Any) -> None:
+    made = api.put(PODS, {"metadata": {"name": "p", "namespace": "default"}, "spec": {"nodeName": "edge-1"}})
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    await edge.wait(lambda m: m.resource == "default/pod/p")
+    text = 'pods "p" is forbidden: User "system:serviceaccount:kubeedge:cloudcore" cannot patch resource'
+    quota = 'pods "p" is forbidden: exceeded quota: q'
+    delete = {"gracePeriodSeconds": 0, "preconditions": {"uid": made["metadata"]["uid"]}}
+    for refusal, code in (
+        (ApiStatus(403, "Forbidden", text), 503),
+        (ApiStatus(401, "Unauthorized", "Unauthorized"), 503),
+        (ApiStatus(403, "Forbidden", quota), 403),
+    ):
+        api.fail = lambda verb, gvr, name, refusal=refusal: (
+            refusal if gvr == PODS and verb in ("patch", "delete") else None
+        )
+        patched = status_of(await edge.ask("patch", "default/podpatch/p", '{"status":{}}'))
+        assert (patched["code"], refusal.message in patched["message"]) == (code, True)
+        assert status_of(await edge.ask("delete", "default/pod/p", delete))["code"] == code
+
+
 async def test_pods_of_other_nodes_are_out_of_reach(lab: Any, api: Any) -> None:
     api.put(PODS, {"metadata": {"name": "p", "namespace": "default"}, "spec": {"nodeName": "edge-2"}})
     api.put(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": "default"}})

@@ -309,6 +309,24 @@ def test_sidecars_are_stopped_after_the_main_containers() -> None:
     assert not world.sandboxes
 
 
+@pytest.mark.parametrize(("took", "left"), [(0, 30), (12, 18), (30, 2), (90, 2)])
+def test_sidecars_have_what_is_left_of_the_grace_period(took: int, left: int) -> None:
+    sidecar = container("side", "x", restartPolicy="Always")
+    world = World(make_pod("p", container("main", "x"), initContainers=[sidecar]))
+    world.settle()
+    world.raw["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+    world.change()
+    world.core.receive_observed(list(world.sandboxes), list(world.containers))
+    [stop] = world.core.next_actions(world.now)
+    assert isinstance(stop, StopContainer)
+    assert (stop.name, stop.grace) == ("main", 30)
+    world.now += took
+    world.do(stop)
+    world.settle()
+    stops = [a for a in world.done if isinstance(a, StopContainer)]
+    assert [(a.name, a.grace) for a in stops] == [("main", 30), ("side", left)]
+
+
 def test_the_final_delete_is_asked_again_until_the_pod_is_removed() -> None:
     world = one()
     world.settle()

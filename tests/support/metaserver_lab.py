@@ -18,6 +18,7 @@ from edgehive.aio.kubeclient import KubeClient, object_path
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.cloud.dynamic import DynamicController
 from edgehive.cloud.dynamic_watch import Watches
+from edgehive.cloud.impersonation import NOBODY
 from edgehive.edge.metaserver import MetaServer
 from edgehive.edge.metaserver_listen import Listening
 from edgehive.edge.metaserver_queue import WriteQueue
@@ -120,7 +121,7 @@ class Lab:
             watches=self.watches,
             answer=self.link.from_cloud,
             stamp=self.link.stamp,
-            impersonate=False,
+            impersonation=NOBODY,
             start=group.create_task,
         )
 

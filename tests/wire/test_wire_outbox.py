@@ -180,7 +180,7 @@ def test_a_passing_refusal_means_again(code: int) -> None:
     assert outbox.take(1.0, 10) == [message]
 
 
-@pytest.mark.parametrize("code", [400, 403, 404, 422])
+@pytest.mark.parametrize("code", [400, 404, 410, 422])
 def test_a_final_refusal_settles(code: int) -> None:
     outbox = Outbox(store=Store())
     message = status()
@@ -189,18 +189,20 @@ def test_a_final_refusal_settles(code: int) -> None:
     assert outbox.receive_answer(reply(message, failure(code)), 0.0) is not None
 
 
-def test_a_conflict_is_tried_a_few_times() -> None:
-    outbox = Outbox(store=Store(), limits=OutboxLimits(conflicts=3, retry=1.0, retry_max=1.0))
+@pytest.mark.parametrize("code", [401, 403, 409])
+def test_what_may_pass_is_tried_a_few_times(code: int) -> None:
+    limits = OutboxLimits(conflicts=3, refusals=3, retry=1.0, retry_max=1.0)
+    outbox = Outbox(store=Store(), limits=limits)
     message = status()
     outbox.put(message)
     now = 0.0
     for _ in range(2):
         outbox.take(now, 10)
-        assert outbox.receive_answer(reply(message, failure(409)), now) is None
+        assert outbox.receive_answer(reply(message, failure(code)), now) is None
         now += 1.0
         outbox.handle_timer(now)
     outbox.take(now, 10)
-    assert outbox.receive_answer(reply(message, failure(409)), now) is not None
+    assert outbox.receive_answer(reply(message, failure(code)), now) is not None
 
 
 def test_the_conflict_of_an_object_that_is_gone_holds_up_nobody() -> None:

@@ -12,8 +12,9 @@ from edgehive.aio.storage import Storage
 from edgehive.apiserver.context import User
 from edgehive.apiserver.nodeauthz import NodeAuthorizer
 from edgehive.apiserver.rbac import StoredPolicy, who
+from edgehive.kube.cloudcore_rights import EVERYTHING, cloudcore_rights
 from edgehive.kube.rbac import Policy
-from edgehive.kube.rules import READ, WRITE, Attributes, Rule
+from edgehive.kube.rules import READ, Attributes, Rule
 from edgehive.kube.status import ApiStatus
 
 
@@ -33,54 +34,14 @@ class Binding:
 _ALL = ("*",)
 _HEALTH = ("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/")
 _DISCOVERY = (*_HEALTH, "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
-_KUBEEDGE = (
-    "reliablesyncs.kubeedge.io",
-    "devices.kubeedge.io",
-    "operations.kubeedge.io",
-    "rules.kubeedge.io",
-    "apps.kubeedge.io",
-    "policy.kubeedge.io",
-)
-# What KubeEdge's own chart gives cloudcore, plus the impersonation its upstream writes need.
 _CLOUDCORE = (
-    Rule(
-        WRITE,
-        ("",),
-        (
-            "nodes",
-            "nodes/status",
-            "pods",
-            "pods/status",
-            "configmaps",
-            "secrets",
-            "endpoints",
-            "services",
-            "serviceaccounts/token",
-            "persistentvolumes",
-            "persistentvolumeclaims",
-            "namespaces",
-            "events",
-        ),
-    ),
-    Rule(("delete",), ("",), ("pods", "configmaps", "nodes")),
-    Rule(READ, ("",), ("serviceaccounts",)),
-    Rule((*WRITE, "delete"), ("coordination.k8s.io",), ("leases",)),
-    Rule(WRITE, ("events.k8s.io",), ("events",)),
-    Rule(READ, ("discovery.k8s.io",), ("endpointslices",)),
-    Rule(_ALL, ("apiextensions.k8s.io",), ("customresourcedefinitions", "customresourcedefinitions/status")),
-    Rule(_ALL, _KUBEEDGE, _ALL),
-    Rule(READ, ("storage.k8s.io",), ("storageclasses", "volumeattachments", "csidrivers")),
-    Rule(WRITE, ("storage.k8s.io",), ("csinodes",)),
-    Rule(READ, ("rbac.authorization.k8s.io",), _ALL),
-    Rule((*WRITE, "approve"), ("certificates.k8s.io",), _ALL),
-    Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
-    Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+    *cloudcore_rights(EVERYTHING),
+    Rule(("create",), ("",), ("namespaces",)),
     # What clients at the edge look at through MetaServer; KubeEdge leaves it to the administrator to add this.
     Rule(READ, _ALL, _ALL),
-    # Whoever may impersonate anybody is an administrator: cloudcore acts for nodes and service accounts only.
+    # Whoever may impersonate anybody is an administrator: cloudcore acts for nodes only.
     Rule(("impersonate",), ("",), ("users",), names=("system:node:*",)),
-    Rule(("impersonate",), ("",), ("groups",), names=("system:nodes", "system:serviceaccounts*")),
-    Rule(("impersonate",), ("",), ("serviceaccounts",)),
+    Rule(("impersonate",), ("",), ("groups",), names=("system:nodes",)),
 )
 _SELF = Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews"))
 _WHO = Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",))

@@ -64,6 +64,12 @@ COMMANDS = (
         "control_plane:run_control_plane",
         "control_plane:add_arguments",
     ),
+    Command(
+        "manifests",
+        "Print what cloudcore needs on a Kubernetes cluster: definitions, account, rights",
+        "manifests:run_manifests",
+        "manifests:add_arguments",
+    ),
     Command("fleet", "Simulate many edges, to load a cloudcore", "fleet:run_fleet", "fleet:add_arguments"),
     Command(
         "trace",

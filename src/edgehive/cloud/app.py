@@ -23,6 +23,7 @@ from edgehive.cloud.dynamic_watch import Watches
 from edgehive.cloud.events import NodeEvents
 from edgehive.cloud.https import EnrollmentApi, LegacyReport
 from edgehive.cloud.hub import CloudHub
+from edgehive.cloud.impersonation import NOBODY, Impersonation, find_impersonation
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.monitor import CloudMetrics, Monitor
 from edgehive.cloud.nodes import NodeSettings, NodeTable, Route
@@ -32,7 +33,7 @@ from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.requested import Requested
 from edgehive.cloud.secrets import SecretStore
 from edgehive.cloud.sessions import SessionDirectory
-from edgehive.cloud.startup import kube_client, kube_config, listen_http, persist, port_error
+from edgehive.cloud.startup import AUTHORIZATION, kube_client, kube_config, listen_http, persist, port_error
 from edgehive.cloud.stream_app import StreamCluster, WorkerPlace, open_streams
 from edgehive.cloud.synccontroller import SyncController
 from edgehive.cloud.tls import hub_context
@@ -50,9 +51,6 @@ from edgehive.wire.objectsync import SyncWriter
 from edgehive.wire.pool import PoolLimits
 
 log = logging.getLogger(__name__)
-
-AUTHORIZATION: Final = "requireAuthorization"
-"""The feature gate for authorization at the edge, as KubeEdge names it."""
 
 _T = TypeVar("_T")
 
@@ -126,6 +124,8 @@ class CloudCore:
         policy = self._config.feature_gates.get(AUTHORIZATION, False)
         await persist(lambda: ensure_crds(api, install=install, devices=devices, policy=policy))
         keys = await persist(pki.load)
+        enforced = self._config.modules.cloud_hub.authorization.enforced
+        impersonation = await persist(lambda: find_impersonation(api, enforced=enforced))
         self.parts = parts = CloudParts(
             self._config,
             api,
@@ -134,6 +134,7 @@ class CloudCore:
             self._wall,
             address=self._address,
             alone=not self._shared,
+            impersonation=impersonation,
         )
         hours = self._config.modules.cloud_hub.token_refresh_duration
         tokens = TokenKeeper(secrets=secrets, ca=keys.ca, refresh_hours=hours, wall=self._wall)
@@ -237,6 +238,7 @@ class CloudParts:
         *,
         address: str,
         alone: bool = True,
+        impersonation: Impersonation = NOBODY,
     ) -> None:
         hub, own = config.modules.cloud_hub, config.edgehive
         self.keys = keys
@@ -246,9 +248,8 @@ class CloudParts:
         self._kubernetes_ca = kubernetes_ca
         self.devices: DeviceController | None = None
         if config.modules.device_controller.enable:
-            impersonate = hub.authorization.enforced
             self.devices = DeviceController(
-                api=api, stamp=self.stamp, impersonate=impersonate, settings=own.devices
+                api=api, stamp=self.stamp, impersonation=impersonation, settings=own.devices
             )
         view = self.devices.view if self.devices is not None else None
         gated = config.feature_gates.get(AUTHORIZATION, False)
@@ -277,7 +278,7 @@ class CloudParts:
         self.sync = SyncController(
             api=api, writer=self.writer, caches=self.caches, records=self.records, nodes=lambda: self.nodes
         )
-        self.controller = self._controller(config, api, address)
+        self.controller = self._controller(config, api, address, impersonation)
         authorization = hub.authorization
         self.audit: AccessAudit | None = None
         if authorization.enable and authorization.debug:
@@ -285,7 +286,7 @@ class CloudParts:
         self.watches: Watches | None = None
         self.dynamic: DynamicController | None = None
         if config.modules.dynamic_controller.enable:
-            self.watches, self.dynamic = self._dynamic(config, api)
+            self.watches, self.dynamic = self._dynamic(api, impersonation)
         self.nodes = NodeTable(
             world=self.view,
             writer=self.writer,
@@ -390,13 +391,12 @@ class CloudParts:
         found = self.caches.nodes.get("", node)
         return (found.meta.labels or {}) if found is not None else {}
 
-    def _dynamic(self, config: CloudCoreConfig, api: KubeApi) -> tuple[Watches, DynamicController]:
+    def _dynamic(self, api: KubeApi, impersonation: Impersonation) -> tuple[Watches, DynamicController]:
         assert isinstance(api, RequestApi), "any API server can be asked anything"
-        impersonate = config.modules.cloud_hub.authorization.enforced
         watches = Watches(
             api=api,
             shared=self.caches.by_resource,
-            allowed=WatchReview(api=api).require if impersonate else _anything,
+            allowed=WatchReview(api=api).require if impersonation.enforced else _anything,
             send=lambda node, message: self.nodes.send(node, message),
             connected=lambda node: self.nodes.connected(node),
             stamp=self.stamp,
@@ -408,13 +408,15 @@ class CloudParts:
             watches=watches,
             answer=lambda node, message: self.nodes.answer(node, message),
             stamp=self.stamp,
-            impersonate=impersonate,
+            impersonation=impersonation,
             start=watches.start,
             groups=watches.groups,
         )
         return watches, controller
 
-    def _controller(self, config: CloudCoreConfig, api: KubeApi, address: str) -> EdgeController:
+    def _controller(
+        self, config: CloudCoreConfig, api: KubeApi, address: str, impersonation: Impersonation
+    ) -> EdgeController:
         return EdgeController(
             nodes=NodeRequests(
                 api=api,
@@ -427,7 +429,7 @@ class CloudParts:
             pods=PodRequests(api=api, node_of=self.view.node_of, now=self._now),
             objects=ObjectRequests(api=api, lookup=self.view.raw, node_of=self.view.node_of),
             stamp=self.stamp,
-            impersonate=config.modules.cloud_hub.authorization.enforced,
+            impersonation=impersonation,
             now=time.monotonic,
         )
 

@@ -13,6 +13,7 @@ from edgehive.cloud.devices_index import DeviceIndex
 from edgehive.cloud.devices_status import DeviceState
 from edgehive.cloud.devices_summary import DeviceSummaries
 from edgehive.cloud.devices_upstream import DeviceReports
+from edgehive.cloud.impersonation import Impersonation
 from edgehive.cloud.metrics import Metric, single
 from edgehive.kube.api import KubeApi
 from edgehive.kube.reflector import Key
@@ -40,10 +41,12 @@ class Nodes(Protocol):
 class DeviceController:
     """Both halves. `view` is needed by the nodes, so that it is there before `connect` gives them."""
 
-    def __init__(self, *, api: KubeApi, stamp: Stamp, impersonate: bool, settings: Devices) -> None:
+    def __init__(
+        self, *, api: KubeApi, stamp: Stamp, impersonation: Impersonation, settings: Devices
+    ) -> None:
         self._api = api
         self._stamp = stamp
-        self._impersonate = impersonate
+        self._impersonation = impersonation
         self._settings = settings
         self._index = DeviceIndex()
         self.caches: Final = DeviceCaches(api=api)
@@ -68,7 +71,7 @@ class DeviceController:
             index=self._index,
             nodes=nodes,
             stamp=self._stamp,
-            impersonate=self._impersonate,
+            impersonation=self._impersonation,
             interval=self._settings.status_interval,
             written=self._written,
             found=self._found,

@@ -19,6 +19,7 @@ import msgspec
 from edgehive.cloud.devices_index import DeviceIndex, DevicePlace
 from edgehive.cloud.devices_status import DeviceState, new_status, parse_status, status_fields
 from edgehive.cloud.edgerequest import encode_error
+from edgehive.cloud.impersonation import Impersonation
 from edgehive.cloud.paced import Paced, PacedRunner
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kit.text import safe_label
@@ -27,7 +28,6 @@ from edgehive.kube.crd_devices import DEVICE_STATUSES
 from edgehive.kube.reflector import Key, decode_cached
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire.devices import DeviceReport, parse_report, report_answer
-from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
 from edgehive.wire.message import OK, Message, Stamp
 from edgehive.wire.outbound import Outbound
 
@@ -95,14 +95,14 @@ class DeviceReports:
         index: DeviceIndex,
         nodes: Nodes,
         stamp: Stamp,
-        impersonate: bool,
+        impersonation: Impersonation,
         interval: float = 1.0,
         written: Written = lambda key, state: None,
         found: Written = lambda key, state: None,
     ) -> None:
         """Wire up.
 
-        `impersonate` writes in the node's name, so that the API server's own authorizer decides; `interval` is the
+        `impersonation` says in whose name reports are written; `interval` is the
         least time between two writes of one device in seconds; `written` hears of what is stored, `found` of what
         was stored before this process began.
         """
@@ -110,7 +110,7 @@ class DeviceReports:
         self._index = index
         self._nodes = nodes
         self._stamp = stamp
-        self._impersonate = impersonate
+        self._impersonation = impersonation
         self._written = written
         self._found = found
         self._open: dict[Key, _Open] = {}
@@ -273,12 +273,7 @@ class DeviceReports:
         return raw
 
     def _options(self, key: Key, node: str) -> WriteOptions:
-        return WriteOptions(
-            namespace=key[0],
-            field_manager="cloudcore",
-            as_user=NODE_USER_PREFIX + node if self._impersonate else "",
-            as_groups=(NODES_ORGANIZATION,) if self._impersonate else (),
-        )
+        return self._impersonation.options(node, key[0], field_manager="cloudcore")
 
     def _refused(
         self, key: Key, device: _Open, batch: list[tuple[str, str, DeviceReport]], exc: ApiStatus

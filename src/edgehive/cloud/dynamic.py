@@ -18,6 +18,7 @@ from edgehive.cloud.access import refusal_of, review_of
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
 from edgehive.cloud.dynamic_groups import NodeGroups
 from edgehive.cloud.dynamic_watch import Watches
+from edgehive.cloud.impersonation import Impersonation
 from edgehive.cloud.keyed import KeyedQueue, Start
 from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
 from edgehive.kit.text import safe_label
@@ -27,7 +28,7 @@ from edgehive.kube.status import ApiStatus, bad_request, forbidden
 from edgehive.wire import application as apps
 from edgehive.wire.access import Access
 from edgehive.wire.application import Application, PatchInfo, ResourceKey
-from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
+from edgehive.wire.endpoint import NODE_USER_PREFIX
 from edgehive.wire.message import MALFORMED, Message, Stamp
 from edgehive.wire.outbound import Outbound
 
@@ -86,7 +87,7 @@ class DynamicController:
         watches: Watches,
         answer: Callable[[str, Outbound], None],
         stamp: Stamp,
-        impersonate: bool,
+        impersonation: Impersonation,
         start: Start,
         groups: NodeGroups | None = None,
     ) -> None:
@@ -97,7 +98,7 @@ class DynamicController:
         self._watches = watches
         self._send_answer = answer
         self._stamp = stamp
-        self._impersonate = impersonate
+        self._impersonation = impersonation
         self._queue: KeyedQueue[tuple[str, Message]] = KeyedQueue(
             start=start, work=self._carry_out, parallel=_PARALLEL, limit=_WAITING
         )
@@ -256,11 +257,7 @@ class DynamicController:
         )
 
     def _identity(self, node: str, namespace: str | None) -> WriteOptions:
-        if not self._impersonate:
-            return WriteOptions(namespace=namespace)
-        return WriteOptions(
-            namespace=namespace, as_user=NODE_USER_PREFIX + node, as_groups=(NODES_ORGANIZATION,)
-        )
+        return self._impersonation.options(node, namespace)
 
 
 class WatchReview:

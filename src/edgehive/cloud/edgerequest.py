@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
+from edgehive.cloud.impersonation import NOBODY, Impersonation
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kube.api import WriteOptions
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
-from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
 from edgehive.wire.message import MALFORMED, OK, RESPONSE, Message, Stamp, content_data
 from edgehive.wire.resource import Resource
 
@@ -29,8 +29,7 @@ class EdgeRequest:
     message: Message
     target: Resource
     stamp: Stamp
-    impersonate: bool = False
-    """Act in the node's name, so that the API server's own authorizer decides."""
+    impersonation: Impersonation = NOBODY
 
     @property
     def namespace(self) -> str:
@@ -56,12 +55,12 @@ class EdgeRequest:
 
     def options(self, namespace: str | None = None, subresource: str = "") -> WriteOptions:
         """How to write for this node."""
-        return WriteOptions(
-            namespace=namespace,
-            subresource=subresource,
-            as_user=NODE_USER_PREFIX + self.node if self.impersonate else "",
-            as_groups=(NODES_ORGANIZATION,) if self.impersonate else (),
-        )
+        return self.impersonation.options(self.node, namespace, subresource)
+
+    @property
+    def impersonate(self) -> bool:
+        """Whether this is done in the node's name."""
+        return self.impersonation.enforced
 
     def data(self) -> bytes:
         """The payload: a JSON string's text, or the JSON itself.
@@ -126,11 +125,32 @@ class EdgeRequest:
         return replace(self, message=self.message.at(resource))
 
 
+def of_cloudcore(error: EdgehiveError, *, impersonate: bool) -> EdgehiveError:
+    """A refusal that is about cloudcore's own account as "not now", anything else as it is.
+
+    An API server that has just started refuses with 403 until it has read its roles, and with 401 whom it cannot
+    check yet; credentials of ours that ran out are replaced. For an edge a 401 or 403 is final: it would take its
+    pod's status for refused, or its final delete.
+    """
+    if not isinstance(error, ApiStatus):
+        return error
+    ours = error.code == 401 or (error.code == 403 and not impersonate and _BY_ROLE in error.message)
+    return _not_now(f"cloudcore is refused: {error.message}") if ours else error
+
+
+_BY_ROLE = 'is forbidden: User "'
+"""In every refusal of an authorizer; admission plugins write something else."""
+
+
+def _not_now(message: str) -> ApiStatus:
+    return ApiStatus(503, "ServiceUnavailable", message)
+
+
 def as_status(error: EdgehiveError) -> ApiStatus:
     """Any failure as a Kubernetes Status; what is not one means "not now"."""
     if isinstance(error, ApiStatus):
         return error
-    return ApiStatus(503, "ServiceUnavailable", f"the API server cannot be reached: {error}")
+    return _not_now(f"the API server cannot be reached: {error}")
 
 
 def encode_error(error: EdgehiveError) -> bytes:

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
@@ -16,12 +16,34 @@ from edgehive.cloud.pki import CloudKeys
 from edgehive.cloud.tls import https_context
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import Unreachable, UserError
+from edgehive.kube.cloudcore_rights import Needs
 from edgehive.kube.kubeconfig import KubeConfig
 from edgehive.kube.status import ApiStatus
 
 log = logging.getLogger(__name__)
 
+AUTHORIZATION: Final = "requireAuthorization"
+"""The feature gate for authorization at the edge, as KubeEdge names it."""
+
 _T = TypeVar("_T")
+
+
+def needs_of(config: CloudCoreConfig) -> Needs:
+    """Which parts of cloudcore a configuration has on, for the rights that its account needs.
+
+    The resource definitions are not among them: whoever gives the rights can as well create those.
+    """
+    modules = config.modules
+    authorization = modules.cloud_hub.authorization
+    return Needs(
+        devices=modules.device_controller.enable,
+        streams=modules.cloud_stream.enable,
+        node_ports=modules.cloud_stream.enable and modules.iptables_manager.enable,
+        dynamic=modules.dynamic_controller.enable,
+        policy=config.feature_gates.get(AUTHORIZATION, False),
+        reviewed=authorization.enable and authorization.debug,
+        enforced=authorization.enforced,
+    )
 
 
 def kube_config(config: CloudCoreConfig) -> KubeConfig:
@@ -80,7 +102,7 @@ async def persist(step: Callable[[], Awaitable[_T]]) -> _T:
             if exc.code not in (408, 409, 429, 500, 502, 503, 504):
                 raise UserError(
                     f"the API server refuses what cloudcore needs: {exc}",
-                    hint="cloudcore's account needs the rights of KubeEdge's ClusterRole",
+                    hint="`edgehive manifests` prints the rights that cloudcore's account needs",
                 ) from exc
             problem = exc
         delay = backoff.next()

@@ -15,7 +15,9 @@ from edgehive.cloud.edgerequest import (
     as_failure,
     as_object_failure,
     as_silence,
+    of_cloudcore,
 )
+from edgehive.cloud.impersonation import Impersonation
 from edgehive.cloud.upstream_nodes import NodeRequests
 from edgehive.cloud.upstream_objects import ObjectRequests
 from edgehive.cloud.upstream_pods import PodRequests
@@ -63,13 +65,13 @@ class EdgeController:
         pods: PodRequests,
         objects: ObjectRequests,
         stamp: Stamp,
-        impersonate: bool,
+        impersonation: Impersonation,
         now: Callable[[], float],
     ) -> None:
         self._stamp = stamp
         self._now = now
         self._lines = LineBudget()
-        self._impersonate = impersonate
+        self._impersonation = impersonation
         self.stats = UpstreamStats()
         self._rows: dict[tuple[str, str], _Row] = {
             (res.NODE, INSERT): _Row(nodes.create, as_object_failure),
@@ -116,14 +118,14 @@ class EdgeController:
             )
             return ()
         self.stats.requests += 1
-        request = EdgeRequest(node, message, target, self._stamp, self._impersonate)
+        request = EdgeRequest(node, message, target, self._stamp, self._impersonation)
         try:
             _check_names(target)
             answers = await row.handle(request)
         except EdgehiveError as exc:
             self.stats.failures += 1
             self._say(node, message.operation, target, exc)
-            answers = row.on_failure(request, exc)
+            answers = row.on_failure(request, of_cloudcore(exc, impersonate=self._impersonation.enforced))
         if answers is None:
             return ()
         return answers if isinstance(answers, tuple) else (answers,)

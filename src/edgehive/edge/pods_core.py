@@ -35,6 +35,7 @@ PULL_INITIAL, PULL_MAX = 10.0, 300.0
 CONFIG_RETRY = 10.0
 _SHOW_PULL_ERROR = 2.0
 _DELETE_AGAIN = 30.0
+_LEAST_GRACE = 2  # seconds that sidecars have in any case, as with the kubelet
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class PodCore:
             self._final = Problem(str(pod.status["reason"]), str(pod.status.get("message", "")))
         self._started_at = parse_time(pod.status.get("startTime", ""))
         self._most_grace: int | None = None
+        self._stop_began: float | None = None
         self._delete_asked_at = 0.0
         self._adopting = True
         self._deadline: float | None = None
@@ -244,9 +246,12 @@ class PodCore:
             if phase in TERMINAL:
                 self._final_phase = phase
 
-    @property
-    def _grace(self) -> int:
-        return self.pod.grace if self._most_grace is None else min(self.pod.grace, self._most_grace)
+    def _grace(self, now: float) -> int:
+        """The grace period of the pod, sidecars' turn included: they have what the others have left of it."""
+        whole = self.pod.grace if self._most_grace is None else min(self.pod.grace, self._most_grace)
+        self._stop_began = now if self._stop_began is None else self._stop_began
+        left = whole - int(max(0.0, now - self._stop_began))
+        return max(left, min(whole, _LEAST_GRACE))
 
     def runs_anything(self) -> bool:
         """Whether a container runs that is more than a look into the pod."""
@@ -261,7 +266,7 @@ class PodCore:
             why = "Stopping container {}"
             self._try_all(
                 plan,
-                [StopContainer(c.id, c.name, self._grace, why.format(c.name)) for c in main or running],
+                [StopContainer(c.id, c.name, self._grace(now), why.format(c.name)) for c in main or running],
                 now,
             )
             return

@@ -29,7 +29,8 @@ def boolean(description: str = "") -> Node:
 
 def fields(properties: Mapping[str, Node], description: str = "", *, required: Sequence[str] = ()) -> Node:
     """An object with these fields."""
-    node: Node = {"type": "object", "properties": dict(properties)}
+    # Without any the key is left out, as the API server leaves it: else `kubectl apply` finds a change every time.
+    node: Node = {"type": "object", **({"properties": dict(properties)} if properties else {})}
     return _described(node | ({"required": list(required)} if required else {}), description)
 
 

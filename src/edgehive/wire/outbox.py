@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from edgehive.kit.errors import StorageError
+from edgehive.kube.status import ApiStatus
 from edgehive.wire import resource as res
 from edgehive.wire.classify import TWIN_SOURCE
 from edgehive.wire.message import Message
@@ -61,6 +62,9 @@ class OutboxLimits(msgspec.Struct, frozen=True):
     not know. Everything else is repeated for ever."""
     conflicts: int = 5
     """Attempts after which a 409 is final; it may be a race."""
+    refusals: int = 8
+    """Attempts after which a 401 or 403 is final: an API server that has just started, or has new roles, refuses
+    for some seconds what it allows later."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -197,21 +201,25 @@ class Outbox:
         return parent_id in self._flying
 
     def receive_answer(self, answer: Message, now: float) -> Settled | None:
-        """An answer by parent id; ``None`` if it is not to one of ours, or if it asks to try again (409, 429, 5xx)."""
+        """An answer by parent id; ``None`` if it is not to one of ours, or if it asks to try again (401, 403, 409, 429, 5xx)."""
         subject = self._flying.pop(answer.parent_id, None)
         if subject is None:
             return None
         lane = self._lanes[subject]
         item = lane.items[0]
         error = answer_error(answer.content)
-        conflict = error is not None and error.code == 409 and _PRECONDITION not in error.message
-        conflict = conflict and item.attempts < self._limits.conflicts
-        if error is not None and (error.retryable or conflict):
+        if error is not None and (error.retryable or item.attempts < self._patience(error)):
             self._pause(subject, lane, item, now)
             return None
         self._remove_first(subject, lane)
         self.stats.settled += 1
         return Settled(item.entry, answer)
+
+    def _patience(self, error: ApiStatus) -> int:
+        """How many such refusals are taken for passing ones."""
+        if error.code == 409:
+            return 0 if _PRECONDITION in error.message else self._limits.conflicts
+        return self._limits.refusals if error.code in (401, 403) else 0
 
     def given_up(self) -> list[Entry]:
         """Return what was given up since the last call: no answer came, and none is to be expected."""
