@@ -5,6 +5,7 @@ import base64
 import json
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -335,14 +336,18 @@ async def test_nonsense_is_refused_or_ignored_and_the_session_lives(lab: Any, ap
     assert lab.core.parts.controller.stats.unknown == 3
 
 
+@pytest.mark.parametrize(
+    ("right", "groups"), [("impersonate", ("system:nodes",)), ("impersonate:arbitrary-node", ())]
+)
 async def test_with_authorization_the_api_server_decides_in_the_nodes_name(
-    lab: Any, api: Any, tmp_path: Any
+    lab: Any, api: Any, right: str, groups: tuple[str, ...]
 ) -> None:
     import msgspec
 
     from edgehive.cloud.config import Authorization
 
     api.put(SECRETS, {"metadata": {"name": "s", "namespace": "default"}})
+    api.may = lambda attributes: attributes["verb"] == right
     config = lab.make_config()
     hub = msgspec.structs.replace(
         config.modules.cloud_hub, authorization=Authorization(enable=True, debug=False)
@@ -352,7 +357,7 @@ async def test_with_authorization_the_api_server_decides_in_the_nodes_name(
     edge = await lab.edge("edge-1")
     await edge.ask("query", "default/secret/s")
     used = [o for r, o in zip(api.requests, api.options, strict=True) if r == ("get", SECRETS, "s")]
-    assert [(o.as_user, o.as_groups) for o in used] == [("system:node:edge-1", ("system:nodes",))]
+    assert [(o.as_user, o.as_groups) for o in used] == [("system:node:edge-1", groups)]
     labels = {"kubernetes.io/os": "linux", "mine": "1"}
     await edge.ask("insert", "null/node/edge-1", {"metadata": {"labels": labels}})
     assert api.find(NODES, "", "edge-1")["metadata"]["labels"] == labels

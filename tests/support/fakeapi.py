@@ -67,6 +67,7 @@ class FakeApi:
         self.version = 100
         self.oldest = 0
         self.fail: Callable[[str, GVR, str], Exception | None] = lambda verb, gvr, name: None
+        self.may: Callable[[dict[str, str]], bool] = lambda attributes: True
         self._changed = asyncio.Event()
 
     # -- for tests
@@ -165,6 +166,8 @@ class FakeApi:
         obj = json.loads(body)
         meta = obj.setdefault("metadata", {}) if obj.get("metadata") is not None else {}
         self._ask("create", gvr, name or meta.get("name", ""), options)
+        if gvr.resource == "selfsubjectaccessreviews":
+            return _encode(obj | {"status": {"allowed": self.may(obj["spec"]["resourceAttributes"])}})
         if options.subresource == "token":
             self._find(gvr, name, options)
             return _encode(
