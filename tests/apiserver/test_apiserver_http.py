@@ -15,6 +15,7 @@ import pytest
 
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.kit.errors import UserError
+from edgehive.kube.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
 from edgehive.kube.refs import CONFIGMAPS
 
 
@@ -171,8 +172,51 @@ async def test_yaml_and_content_types(admin):
     bomb = "a: &a [x]\nb: *a\n"
     assert (await admin.ask("POST", f"{NS}/configmaps", bomb, content_type="application/yaml"))[0] == 400
     assert (await admin.ask("POST", f"{NS}/configmaps", io.BytesIO(b"x" * 4_000_000)))[0] == 413
-    deep = b'{"metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
-    assert (await admin.ask("POST", f"{NS}/configmaps", deep))[0] == 400
+    for depth in (300, 900, 5_000, 100_000):
+        deep = b'{"metadata":' + b'{"a":' * depth + b"1" + b"}" * (depth + 1)
+        assert (await admin.ask("POST", f"{NS}/configmaps", deep))[0] == 400, depth
+
+
+async def test_an_object_is_only_as_deep_as_everything_can_follow_however_it_got_so(admin):
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": free}}
+    names = {"plural": "wells", "singular": "well", "kind": "Well", "listKind": "WellList"}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "wells.example.com"},
+        "spec": {"group": "example.com", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert (await admin.ask("POST", definitions, crd))[0] == 201
+    wells = "/apis/example.com/v1/namespaces/default/wells"
+
+    def nested(depth):
+        found = {}
+        for _ in range(depth):
+            found = {"a": found}
+        return found
+
+    well = {"apiVersion": "example.com/v1", "kind": "Well", "metadata": {"name": "w"}}
+    assert (await admin.ask("POST", wells, well | {"spec": nested(240)}))[0] == 201
+    body = {"spec": nested(239) | {"b": 1}}
+    assert (await admin.ask("PATCH", f"{wells}/w", body, content_type=MERGE_PATCH))[0] == 200
+    applied = json.dumps(well | {"spec": nested(239) | {"c": 1}})
+    status, answer, _ = await admin.ask(
+        "PATCH", f"{wells}/w?fieldManager=m&force=true", applied, content_type=APPLY_PATCH
+    )
+    assert status == 200, answer
+    assert (await admin.ask("POST", wells, well | {"spec": nested(260)}))[0] == 400
+    body = {"spec": nested(260)}
+    assert (await admin.ask("PATCH", f"{wells}/w", body, content_type=MERGE_PATCH))[0] == 400
+    dig = [{"op": "add", "path": "/x0", "value": {}}]
+    for step in range(200):
+        dig += [{"op": "add", "path": f"/x{step + 1}", "value": {}}]
+        dig += [{"op": "move", "from": f"/x{step}", "path": f"/x{step + 1}/a"}]
+    assert (await admin.ask("PATCH", f"{wells}/w", dig, content_type=JSON_PATCH))[0] == 200
+    dig += [{"op": "add", "path": "/y", "value": nested(200)}]
+    dig += [{"op": "move", "from": "/x200", "path": "/y" + "/a" * 200 + "/b"}]
+    assert (await admin.ask("PATCH", f"{wells}/w", dig, content_type=JSON_PATCH))[0] == 400
 
 
 async def test_accept(admin):

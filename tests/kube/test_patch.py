@@ -81,6 +81,24 @@ def test_json_patches_that_do_not_fit(doc, ops, code):
     assert caught.value.code == code
 
 
+def test_copies_of_copies_fill_no_memory():
+    ops = [{"op": "copy", "from": "/a", "path": f"/a/{i}"} for i in range(64)]
+    with pytest.raises(ApiStatus) as caught:
+        json_patch({"a": {"x": "y"}}, ops)
+    assert caught.value.code == 413
+    assert len(json_patch({"a": {"x": "y"}}, ops[:16])["a"]) == 17
+
+
+def test_what_is_nested_by_moves_is_refused_once_it_is_too_deep_to_follow():
+    ops = [{"op": "add", "path": "/x0", "value": {}}]
+    for step in range(4_000):
+        ops += [{"op": "add", "path": f"/x{step + 1}", "value": {}}]
+        ops += [{"op": "move", "from": f"/x{step}", "path": f"/x{step + 1}/a"}]
+    with pytest.raises(ApiStatus) as caught:
+        json_patch({}, [*ops, {"op": "copy", "from": "/x4000", "path": "/y"}])
+    assert caught.value.code == 400
+
+
 @settings(max_examples=60, deadline=None)
 @given(_json, _json)
 def test_merge_patch_follows_the_algorithm_of_the_rfc(target, patch):

@@ -1,7 +1,7 @@
 """Objects between bytes and dicts: JSON, YAML, versions, and the fields selectors look at."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 import yaml
@@ -12,6 +12,9 @@ from edgehive.kube.meta import Meta, decode_partial
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus, bad_request
+
+MAX_DEPTH: Final = 256
+"""Levels of objects and lists in each other; the deepest schema of a CRD that is in use has some seventy."""
 
 Object = dict[str, Any]
 encode: Callable[[Any], bytes] = msgspec.json.encode
@@ -63,14 +66,36 @@ def decode_yaml(body: bytes) -> Any:
         raise bad_request(f"error converting YAML to JSON: {exc}") from exc
 
 
+def check_depth(value: Any) -> None:
+    """Refuse what is nested so deeply that code which follows it down runs out of stack; how soon a decoder does is
+    another matter in each version of Python.
+
+    Raises:
+        ApiStatus: 400.
+    """
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise bad_request(f"the object provided is nested more than {MAX_DEPTH} levels deep")
+        within: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                within += one.values()
+            elif isinstance(one, list):
+                within += one
+        level = [one for one in within if isinstance(one, dict | list)]
+
+
 def as_object(value: Any) -> Object:
-    """Check that a decoded body is an object with string keys.
+    """Check that a decoded body is an object with string keys, not too deep.
 
     Raises:
         ApiStatus: 400.
     """
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise bad_request("the object provided is unrecognized: it must be an object")
+    check_depth(value)
     return value
 
 

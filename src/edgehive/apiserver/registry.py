@@ -11,7 +11,15 @@ from typing import Any
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.admission import CRD_FINALIZER, ROOT_CA_CONFIGMAP, Admission
 from edgehive.apiserver.catalog import Catalog, bucket_of, key_of
-from edgehive.apiserver.codec import Object, as_object, check_kind, decode, decode_json, decode_yaml
+from edgehive.apiserver.codec import (
+    Object,
+    as_object,
+    check_depth,
+    check_kind,
+    decode,
+    decode_json,
+    decode_yaml,
+)
 from edgehive.apiserver.context import LOCAL, Call, Clock, Selection, qualified
 from edgehive.apiserver.deletes import DeleteOptions, Deleter
 from edgehive.apiserver.fields import check_fields
@@ -120,6 +128,7 @@ class Registry:
         if content_type == JSON_PATCH:
             if not isinstance(patch, list):
                 raise bad_request("a JSON patch must be an array of operations")
+            check_depth(patch)
             return lambda doc: json_patch(doc, patch)
         if content_type == MERGE_PATCH:
             changes = as_object(patch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgehive.apiserver.codec import matcher
+from edgehive.apiserver.codec import as_object, matcher
 from edgehive.apiserver.context import Call, Selection
 from edgehive.apiserver.deletes import DeleteOptions
 from edgehive.apiserver.reads import ObjectList, Reader
@@ -22,7 +22,7 @@ from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import CRDS
 from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
-from edgehive.kube.status import ApiStatus, bad_request
+from edgehive.kube.status import ApiStatus
 from edgehive.wire import application as apps
 from edgehive.wire.application import PatchInfo, ResourceKey
 
@@ -254,9 +254,7 @@ class EdgeRegistry:
         schema = self.catalog.schema(call.info.gvr)
         change = Registry.patcher(replace(call, info=replace(call.info, schema=schema)), body, content_type)
         found = change(msgspec.json.decode(base or (held.raw if held is not None else b"{}")))
-        if not isinstance(found, dict):
-            raise bad_request("the patch leaves no object")
-        return found
+        return as_object(found)
 
     def _keep(self, call: Call, raw: bytes) -> None:
         """Show a client its own write in its next read."""

@@ -4,19 +4,23 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from edgehive.kube.patch_strategic import merge_strategically
 from edgehive.kube.schema import Schema
 from edgehive.kube.status import ApiStatus, bad_request
 
 MAX_OPERATIONS = 10_000
 """Kubernetes' limit on the operations of one JSON patch."""
+MAX_COPIED = 3 << 20
+"""Its limit on what all copies of one take together, in bytes of JSON."""
 
 
 def json_patch(doc: Any, ops: Sequence[Any]) -> Any:
     """Apply RFC 6902 `ops` to a copy of `doc`.
 
     Raises:
-        ApiStatus: 400 for a malformed patch, 413 for too many operations, 422 when one does not fit.
+        ApiStatus: 400 for a malformed patch, 413 for too many operations or copies that are too large, 422 when one does not fit.
     """
     if not isinstance(ops, list | tuple):
         raise bad_request("a JSON patch must be a list of operations")
@@ -27,10 +31,22 @@ def json_patch(doc: Any, ops: Sequence[Any]) -> Any:
             f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(ops)}",
         )
     doc = copy.deepcopy(doc)
-    for op in ops:
-        if not isinstance(op, Mapping):
-            raise bad_request("an operation of a JSON patch must be an object")
-        doc = _apply(doc, op)
+    copied = 0
+    try:
+        for op in ops:
+            if not isinstance(op, Mapping):
+                raise bad_request("an operation of a JSON patch must be an object")
+            if op.get("op") == "copy":
+                copied += len(msgspec.json.encode(_get(doc, _pointer(op, "from"))))
+                if copied > MAX_COPIED:  # a few that copy what others have copied fill any memory
+                    raise ApiStatus(
+                        413,
+                        "RequestEntityTooLarge",
+                        f"the copies of a JSON patch may take {MAX_COPIED} bytes in all, not {copied}",
+                    )
+            doc = _apply(doc, op)
+    except RecursionError as exc:  # built up by moves
+        raise bad_request("a JSON patch that nests values too deeply") from exc
     return doc
 
 
