@@ -129,7 +129,9 @@ async def test_a_full_database_is_a_storage_error_and_nothing_is_half_applied(tm
         log.append(Batch([Entry(2, "b", "l", b"small"), Entry(3, "b", "m", b"x" * 200_000)], [], 0))
     log.append(Batch([Entry(2, "b", "k", b"w")], [1], 2))
     log.close()
-    assert [e.revision for e in SqliteLog(tmp_path / "s.db").load()[1]] == [2]
+    log = SqliteLog(tmp_path / "s.db")
+    assert [e.revision for e in log.load()[1]] == [2]
+    log.close()
 
 
 async def test_a_failed_encode_costs_only_its_writer():

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 from hypothesis import given, settings
@@ -112,7 +112,7 @@ class Node:
 
     def stored(self, name):
         """What another process would read now: the committed state."""
-        with sqlite3.connect(self.path()) as db:
+        with closing(sqlite3.connect(self.path())) as db, db:
             return db.execute("SELECT actual, expected FROM device_twin WHERE name = ?", (name,)).fetchone()
 
     def path(self):
@@ -210,7 +210,7 @@ async def test_everything_is_as_it_was_after_a_restart(tmp_path):
         edge.twin.mqtt(f"{TOPIC}/state/update", b'{"state":"online"}')
         await edge.idle()
         before = edge.twin.core.devices[ID]
-        with sqlite3.connect(edge.path()) as db:
+        with closing(sqlite3.connect(edge.path())) as db, db:
             (row,) = db.execute(
                 "SELECT expected, expected_meta, expected_version, attr_type FROM device_twin WHERE name = 'power'"
             )
@@ -297,7 +297,7 @@ INSERT INTO device_twin VALUES
 
 async def test_the_database_of_an_original_edgecore_is_taken_over(tmp_path):
     path = tmp_path / "edgecore.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.executescript(GO_SCHEMA)
     async with node(tmp_path) as edge:
         device = edge.twin.core.devices[ID]
@@ -323,7 +323,7 @@ async def test_the_database_of_an_original_edgecore_is_taken_over(tmp_path):
         assert again.owed() == []
         edge.update(temp="22", new="1")
         await edge.idle()
-    with sqlite3.connect(path) as db:  # what KubeEdge reads when it comes back
+    with closing(sqlite3.connect(path)) as db, db:  # what KubeEdge reads when it comes back
         rows = db.execute(
             "SELECT name, expected, actual, actual_version, optional, attr_type, metadata FROM device_twin"
             " WHERE name IN ('temp', 'new') ORDER BY id"

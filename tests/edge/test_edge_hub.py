@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ async def test_a_pod_is_durable_before_its_ack_and_edged_hears_of_it(
         ack = await cloud.ack_of(sent)
         assert (ack.operation, ack.source, ack.group) == ("response", "edgecontroller", "resource")
         assert (ack.resource, ack.content) == (POD, b'"OK"')
-        with sqlite3.connect(config.database.data_source) as db:
+        with closing(sqlite3.connect(config.database.data_source)) as db, db:
             ((key, kind, value),) = db.execute("SELECT key, type, value FROM meta").fetchall()
         assert (key, kind, json.loads(value)["metadata"]["uid"]) == (POD, "pod", "u1")
         assert [(c.kind, c.name) for c in edge.changes] == [(Change.UPDATE, "web")]

@@ -111,7 +111,7 @@ def uploads(cloud: Any, topic: str = "") -> list[Message]:
 
 
 def rows(config: EdgeCoreConfig, table: str) -> list[Any]:
-    with sqlite3.connect(config.database.data_source) as db:
+    with contextlib.closing(sqlite3.connect(config.database.data_source)) as db, db:
         found = db.execute(f"SELECT * FROM {table}").fetchall()
     db.close()
     return found
@@ -300,7 +300,7 @@ async def test_a_full_disk_is_not_acknowledged(cloud: Any) -> None:
     await cloud.stop()
     async with edgecore(config):
         await listening(port)
-        with sqlite3.connect(config.database.data_source) as db:
+        with contextlib.closing(sqlite3.connect(config.database.data_source)) as db, db:
             db.execute(
                 "CREATE TRIGGER full BEFORE INSERT ON edgehive_uploads BEGIN SELECT RAISE(FAIL, 'full'); END"
             )
@@ -315,7 +315,7 @@ async def test_a_full_disk_is_not_acknowledged(cloud: Any) -> None:
         process.kill()
         await process.wait()
         assert (await metrics(http))["edgehive_uploads_not_stored_total"] >= 1
-        with sqlite3.connect(config.database.data_source) as db:
+        with contextlib.closing(sqlite3.connect(config.database.data_source)) as db, db:
             db.execute("DROP TRIGGER full")
         db.close()
         await mosquitto_pub(port, "a/user/x", "2", "-q", "1")
@@ -333,7 +333,7 @@ async def test_what_an_external_broker_brings_while_the_disk_is_full_is_stored_l
         async with edgecore(config):
             while not (await metrics(http))["edgehive_mqtt_external_connected"]:
                 await asyncio.sleep(0.02)
-            with sqlite3.connect(config.database.data_source) as db:
+            with contextlib.closing(sqlite3.connect(config.database.data_source)) as db, db:
                 db.execute(
                     "CREATE TRIGGER full BEFORE INSERT ON edgehive_uploads BEGIN SELECT RAISE(FAIL, 'full'); END"
                 )
@@ -341,7 +341,7 @@ async def test_what_an_external_broker_brings_while_the_disk_is_full_is_stored_l
             async with aiomqtt.Client("127.0.0.1", broker.port) as client:
                 for number in range(50):  # more than the broker sends without an acknowledgement
                     await client.publish("a/user/x", str(number), qos=1)
-            with sqlite3.connect(config.database.data_source) as db:
+            with contextlib.closing(sqlite3.connect(config.database.data_source)) as db, db:
                 db.execute("DROP TRIGGER full")
             db.close()
             await eventually(lambda: len(rows(config, "edgehive_uploads")) == 50)
