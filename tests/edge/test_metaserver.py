@@ -134,7 +134,12 @@ async def test_what_names_nothing_is_refused_and_unknown_kinds_are_404(lab):
     assert (await lab.ask("/apis/none.example.com/v1/things"))[0] == 404
     assert (await lab.ask("/api/v1/nothings"))[0] == 404
     assert (await lab.ask(MAPS, Origin="http://evil.example"))[0] == 403
+    own = (await lab.url()).removeprefix("http://")
+    assert (await lab.ask(MAPS, Origin=f"http://{own}", Host=own))[0] == 200, "fabric8's Java client says so"
+    assert (await lab.ask(MAPS, Origin="http://127.0.0.1:1", Host=own))[0] == 403
+    assert (await lab.ask(MAPS, Origin="null"))[0] == 403
     assert (await lab.ask(MAPS, Host="evil.example:10550"))[0] == 403
+    assert (await lab.ask(MAPS, Host="evil.example", Origin="http://evil.example"))[0] == 403
     assert (await lab.ask(MAPS, Host="127.evil.example"))[0] == 403
     assert (await lab.ask("/version", Host="localhost"))[0] == 200
     assert (await lab.ask(MAPS, **{"Impersonate-User": "nobody"}))[0] == 403

@@ -6,7 +6,7 @@ import pytest
 
 from edgehive.kube.api import MERGE_PATCH
 from edgehive.kube.refs import CONFIGMAPS, CRDS
-from tests.support.kubernetes_clients import CLIENTS, Refused, lacks, running
+from tests.support.kubernetes_clients import CLIENTS, ELSEWHERE, Refused, lacks, running
 from tests.support.metaserver_lab import DEFAULT, until, with_lab
 from tests.support.metaserver_things import THINGS
 
@@ -19,9 +19,9 @@ async def cloud_patch(lab, name, value):
 
 
 def client(name: str):
-    """A parameter that is left out where the library is missing; on CI only client-node may be."""
+    """A parameter that is left out where the library is missing; on CI only those of other languages may be."""
     marks = [pytest.mark.skipif(bool(lacks(name)), reason=lacks(name))]
-    return pytest.param(name, marks=marks if name == "client-node" else [*marks, pytest.mark.real])
+    return pytest.param(name, marks=marks if name in ELSEWHERE else [*marks, pytest.mark.real])
 
 
 @pytest.mark.parametrize("library", [client(name) for name in CLIENTS])

@@ -19,7 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _HERE = Path(__file__).parent / "clients"
-CLIENTS = ("lightkube", "kubernetes_asyncio", "client-node")
+CLIENTS = ("lightkube", "kubernetes_asyncio", "client-node", "fabric8", "client-go")
+ELSEWHERE = frozenset({"client-node", "fabric8", "client-go"})
+"""Those that PyPI does not have: they are tried where somebody has put them."""
 
 
 class Refused(Exception):
@@ -48,12 +50,24 @@ def lacks(name: str) -> str:
     """Why a client cannot be run here; empty when it can."""
     if name == "client-node":
         return "" if client_node() else "needs node and @kubernetes/client-node (EDGEHIVE_CLIENT_NODE)"
+    if name == "fabric8":
+        found = shutil.which("java") and os.environ.get("EDGEHIVE_CLIENT_FABRIC8")
+        return "" if found else "needs a JDK and the jars of fabric8's client (EDGEHIVE_CLIENT_FABRIC8)"
+    if name == "client-go":
+        return (
+            "" if os.environ.get("EDGEHIVE_CLIENT_GO") else "needs go_client.go, built (EDGEHIVE_CLIENT_GO)"
+        )
     return "" if find_spec(name) is not None else f"needs {name}"
 
 
 def _command(name: str) -> list[str]:
     if name == "client-node":
         return ["node", str(_HERE / "node_client.mjs")]
+    if name == "fabric8":
+        jars = os.environ["EDGEHIVE_CLIENT_FABRIC8"]
+        return ["java", "-Xmx128m", "-cp", f"{jars}/*", str(_HERE / "Fabric8Client.java")]
+    if name == "client-go":
+        return [os.environ["EDGEHIVE_CLIENT_GO"]]
     program = {"lightkube": "lightkube_client.py", "kubernetes_asyncio": "asyncio_client.py"}[name]
     return [sys.executable, str(_HERE / program)]
 
