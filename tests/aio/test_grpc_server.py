@@ -2,8 +2,15 @@
 
 import asyncio
 import contextlib
+import gzip
 import stat
+import struct
+import zlib
+from urllib.parse import unquote
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from edgehive.aio.grpc import DEADLINE_EXCEEDED, UNKNOWN, GrpcClient, GrpcError
@@ -143,3 +150,62 @@ async def test_more_calls_than_the_server_allows_at_once_wait_for_their_turn(tmp
         calls = [group.create_task(client.call("/t/Slow", b"%d" % n, timeout=20)) for n in range(1000)]
     assert [call.result() for call in calls] == [b"%d" % n for n in range(1000)]
     assert 1 < most <= 64
+
+
+async def answered(path, body, *headers):
+    """Send one request of these bytes by hand; its answer's headers and trailers, and its data."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    peer.initiate_connection()
+    names = [(":method", "POST"), (":scheme", "http"), (":path", "/t/Echo"), (":authority", "localhost")]
+    peer.send_headers(1, [*names, ("te", "trailers"), ("content-type", "application/grpc"), *headers])
+    peer.send_data(1, body, end_stream=True)
+    writer.write(peer.data_to_send())
+    found, data = {}, b""
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                for event in peer.receive_data(await reader.read(65536)):
+                    if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                        found.update(event.headers)
+                    if isinstance(event, h2.events.DataReceived):
+                        data += event.data
+                    if isinstance(event, h2.events.StreamEnded):
+                        return found, data
+    finally:
+        writer.close()
+
+
+def framed(body):
+    return struct.pack(">BI", 1, len(body)) + body
+
+
+async def test_a_compressed_request_is_read_as_the_message_it_is(tmp_path):
+    """grpc-java's ``withCompression("gzip")``, grpcio's ``compression=``."""
+    text = b"a word " * 1000
+    async with serving(tmp_path / "s", {"/t/Echo": echo}):
+        for encoding, packed in (("gzip", gzip.compress(text)), ("deflate", zlib.compress(text))):
+            headers, data = await answered(tmp_path / "s", framed(packed), ("grpc-encoding", encoding))
+            assert headers["grpc-status"] == "0"
+            assert data == struct.pack(">BI", 0, len(text)) + text
+        with_encoding = struct.pack(">BI", 0, 2) + b"ok"  # compression is agreed on, this message is not compressed
+        assert (await answered(tmp_path / "s", with_encoding, ("grpc-encoding", "gzip")))[1] == with_encoding
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed", "code", "text"),
+    [
+        ("snappy", b"x", "12", "not known here"),
+        ("gzip", b"no such header", "3", "not gzip"),
+        ("gzip", gzip.compress(b"hello")[:-9], "3", "not whole"),
+        ("gzip", gzip.compress(b"a") + gzip.compress(b"b"), "3", "not whole"),
+        ("deflate", zlib.compress(bytes(1 << 24)), "8", "larger than 1048576"),
+    ],
+)
+async def test_what_cannot_be_unpacked_is_refused_with_its_reason(tmp_path, encoding, packed, code, text):
+    async with serving(tmp_path / "s", {"/t/Echo": echo}, max_message=1 << 20) as client:
+        headers, _ = await answered(tmp_path / "s", framed(packed), ("grpc-encoding", encoding))
+        assert headers["grpc-status"] == code
+        assert text in unquote(headers["grpc-message"])
+        assert ("gzip" in headers.get("grpc-accept-encoding", "")) == (code == "12")
+        assert await client.call("/t/Echo", b"next", timeout=5) == b"next"

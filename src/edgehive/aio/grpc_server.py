@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import struct
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ GrpcHandler = Callable[[bytes], Awaitable[bytes]]
 _WINDOW = 1 << 20
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MAX_CALLS = 64  # under way on one connection
+_ENCODINGS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+"""What requests may be compressed with (grpc-java and grpcio offer both); answers are not."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +49,7 @@ class _Call:
     path: str
     timeout: float
     limit: int
+    encoding: str = ""
     body: bytearray = field(default_factory=bytearray)
     task: asyncio.Task[None] | None = None
     window: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,14 +58,16 @@ class _Call:
         """The one message of a unary call.
 
         Raises:
-            ProtocolError: it is compressed, truncated or there are several.
+            GrpcError: it is compressed in a way we do not know, or too large.
+            ProtocolError: it is truncated or there are several.
         """
         if len(self.body) < 5:
             raise ProtocolError("the request has no message")
         compressed, size = struct.unpack_from(">BI", self.body)
-        if compressed or size != len(self.body) - 5:
-            raise ProtocolError("the request is compressed, truncated or has several messages")
-        return bytes(self.body[5:])
+        if size != len(self.body) - 5:
+            raise ProtocolError("the request is truncated or has several messages")
+        body = bytes(self.body[5:])
+        return _unpacked(body, self.encoding, self.limit) if compressed else body
 
 
 class _Connection(asyncio.Protocol):
@@ -139,6 +145,7 @@ class _Connection(asyncio.Protocol):
                     headers.get(":path", ""),
                     min(_timeout(headers.get("grpc-timeout", "")), self._server.max_time),
                     self._server.max_message,
+                    headers.get("grpc-encoding", ""),
                 )
             case h2.events.DataReceived():
                 self.h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
@@ -211,6 +218,8 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, stream: int, code: int, text: str, *, headers_sent: bool = False) -> None:
         headers = [("grpc-status", str(code))]
+        if code == UNIMPLEMENTED:
+            headers.append(("grpc-accept-encoding", ",".join(_ENCODINGS)))
         if text:
             headers.append(("grpc-message", quote(text[:1024], safe=" !#$&'()*+,/:;=?@[]-._~")))
         if not headers_sent:
@@ -218,6 +227,24 @@ class _Connection(asyncio.Protocol):
         with contextlib.suppress(h2.exceptions.ProtocolError):
             self.h2.send_headers(stream, headers, end_stream=True)
         self.flush()
+
+
+def _unpacked(data: bytes, encoding: str, limit: int) -> bytes:
+    """A compressed message as it was; it never takes more than `limit` bytes of memory."""
+    window = _ENCODINGS.get(encoding)
+    if window is None:
+        known = ", ".join(_ENCODINGS)
+        raise GrpcError(UNIMPLEMENTED, f"the compression {encoding[:40]!r} is not known here, only {known}")
+    unpacker = zlib.decompressobj(window)
+    try:
+        message = unpacker.decompress(data, limit + 1)
+    except zlib.error as exc:
+        raise ProtocolError(f"the request is not {encoding}") from exc
+    if len(message) > limit:
+        raise GrpcError(RESOURCE_EXHAUSTED, f"the message is larger than {limit} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ProtocolError(f"the request is not whole {encoding}")
+    return message
 
 
 def _timeout(text: str) -> float:
