@@ -188,7 +188,9 @@ async def test_a_compressed_request_is_read_as_the_message_it_is(tmp_path):
             headers, data = await answered(tmp_path / "s", framed(packed), ("grpc-encoding", encoding))
             assert headers["grpc-status"] == "0"
             assert data == struct.pack(">BI", 0, len(text)) + text
-        with_encoding = struct.pack(">BI", 0, 2) + b"ok"  # compression is agreed on, this message is not compressed
+        with_encoding = (
+            struct.pack(">BI", 0, 2) + b"ok"
+        )  # compression is agreed on, this message is not compressed
         assert (await answered(tmp_path / "s", with_encoding, ("grpc-encoding", "gzip")))[1] == with_encoding
 
 

@@ -21,6 +21,7 @@ from edgehive.aio.mqtt_client import MqttClient
 from edgehive.wire.mqtt_broker import Broker, Inbound
 from edgehive.wire.mqtt_client import ClientOptions, MqttLink, Received
 from edgehive.wire.mqtt_codec import encode_packet
+from edgehive.wire.mqtt_limits import BrokerLimits
 from edgehive.wire.mqtt_packets import (
     BAD_ALIAS,
     TOPIC_ALIAS,
@@ -32,7 +33,7 @@ from edgehive.wire.mqtt_packets import (
     Subscribe,
     Subscription,
 )
-from edgehive.wire.mqtt_session import BrokerLimits
+from edgehive.wire.mqtt_properties import MAX_ITEMS
 from tests.support.mqtt import HAVE_MOSQUITTO, mosquitto, mosquitto_pub, mosquitto_sub
 
 PROTOCOLS = [paho.MQTTv31, paho.MQTTv311, paho.MQTTv5]
@@ -487,8 +488,8 @@ async def test_answers_that_nobody_reads_are_kept_within_bounds(lab: Lab) -> Non
 
     send(encode_packet(Connect("c", version=V311), V311))
     connection.pause_writing()
-    many = encode_packet(Subscribe(1, tuple(Subscription("t", 0) for _ in range(50_000))), V311)
-    for _ in range(60):
+    many = encode_packet(Subscribe(1, tuple(Subscription("t", 0) for _ in range(MAX_ITEMS))), V311)
+    for _ in range(600):
         if stuck.aborted:
             break
         send(many)
@@ -496,3 +497,32 @@ async def test_answers_that_nobody_reads_are_kept_within_bounds(lab: Lab) -> Non
     assert stuck.buffer < 3 << 20
     connection.connection_lost(None)
     assert lab.broker.connections == 0
+
+
+async def test_sockets_that_nobody_reads_share_a_bounded_memory() -> None:
+    async with running(memory=4 << 20, clients=40) as lab:
+        writers = []
+        for number in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", lab.port, limit=1)
+            writer.write(encode_packet(Connect(f"deaf-{number}", version=V311), V311))
+            writer.write(encode_packet(Subscribe(1, (Subscription("big", 0),)), V311))
+            await reader.readexactly(4 + 5)
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writers.append(writer)
+        async with aiomqtt.Client("127.0.0.1", lab.port) as client:
+            await client.subscribe("small")
+            sent = 0
+            while lab.broker.stats.dropped < 100:  # the kernel takes some megabytes for each
+                lab.server.publish("big", bytes(900_000), qos=0, retain=False)
+                lab.server.publish("small", str(sent).encode(), qos=0, retain=False)
+                async with asyncio.timeout(10):
+                    message = await anext(aiter(client.messages))
+                assert message.payload == str(sent).encode()
+                sent += 1
+                unread = sum(p.pending + p.out_bytes for p in lab.server._connections)
+                assert unread <= 4 << 20
+                assert lab.broker.stats.waiting_bytes <= 4 << 20
+        for writer in writers:
+            writer.transport.abort()
+        await eventually(lambda: not lab.broker.connections)
+        assert lab.broker.stats.waiting_bytes == 0

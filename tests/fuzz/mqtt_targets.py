@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from edgehive.wire import mqtt_client
 from edgehive.wire.mqtt_broker import Broker
-from edgehive.wire.mqtt_session import BrokerLimits
+from edgehive.wire.mqtt_limits import BrokerLimits
 
 
 def targets() -> dict[

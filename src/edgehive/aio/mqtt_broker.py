@@ -14,7 +14,8 @@ from typing import cast
 
 from edgehive.aio.listening import listening_socket
 from edgehive.wire.mqtt_broker import Broker, Inbound
-from edgehive.wire.mqtt_session import Peer, Session
+from edgehive.wire.mqtt_peer import Peer
+from edgehive.wire.mqtt_session import Session
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ Handler = Callable[[Sequence[Inbound]], bool | None]
 
 _READ_BUFFER = 16 << 10
 """The smallest messages fill it with 2,700: some 20 ms of work during which nobody else gets his turn."""
-_WRITE_HIGH = 64 << 10
+_WRITE_HIGH = 32 << 10
 _WRITE_MOST = 2 << 20
 """Bytes that wait for one client's socket: the largest message, and answers; with more it is let go."""
 _LINGER = 1.0
@@ -84,6 +85,7 @@ class MqttServer:
                     await self._awake.wait()
                     continue
                 await asyncio.sleep(max(0.05, deadline - loop.time()))
+                self._progress()
                 self.broker.handle_timer(loop.time())
                 self.settle()
         finally:
@@ -152,6 +154,11 @@ class MqttServer:
         if not self._handing:
             self.settle()
 
+    def _progress(self) -> None:
+        for peer, connection in self._connections.items():
+            if peer.pending:
+                self.broker.progress(peer, self.now(), connection.transport.get_write_buffer_size())
+
     def _flush(self) -> None:
         self._flushing = False
         while peers := self.broker.flush():
@@ -162,11 +169,9 @@ class MqttServer:
 
     def _write(self, peer: Peer, connection: "_Connection") -> None:
         if peer.out:
-            data = b"".join(peer.out)
-            peer.out.clear()
-            peer.out_bytes = 0
-            connection.transport.write(data)
-        if connection.transport.get_write_buffer_size() > _WRITE_MOST:
+            connection.transport.write(peer.take())
+        pending = connection.transport.get_write_buffer_size()
+        if pending > _WRITE_MOST:
             # Not messages, which wait in a queue, but answers: it sends and sends, and reads none of them.
             log.info("mqtt: %s does not read what it is answered", peer.name)
             connection.transport.abort()
@@ -174,7 +179,7 @@ class MqttServer:
             log.debug("mqtt: %s: %s", peer.name, peer.cause)
             connection.finish(explained=peer.explained)
         else:
-            self.broker.written(peer, self.now())
+            self.broker.written(peer, self.now(), pending)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -226,7 +231,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._peer.stalled = self._server.now()
 
     def resume_writing(self) -> None:
-        self._server.broker.writable(self._peer, self._server.now())
+        pending = self.transport.get_write_buffer_size()
+        self._server.broker.writable(self._peer, self._server.now(), pending)
         self._server.settle()
 
     def finish(self, *, explained: bool) -> None:

@@ -21,7 +21,7 @@ from edgehive.kit.errors import ProtocolError, StorageError, Transient
 from edgehive.kit.text import safe_label
 from edgehive.wire.message import UPLOAD, Message, Stamp, content_data, decode_content
 from edgehive.wire.mqtt_broker import Broker
-from edgehive.wire.mqtt_session import BrokerLimits
+from edgehive.wire.mqtt_limits import BrokerLimits
 from edgehive.wire.mqtt_topics import is_filter, is_topic
 
 if TYPE_CHECKING:

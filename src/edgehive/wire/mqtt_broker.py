@@ -17,6 +17,7 @@ from edgehive.kit.text import safe_label
 from edgehive.wire import mqtt_packets as mp
 from edgehive.wire.mqtt_codec import decode_packet
 from edgehive.wire.mqtt_connect import Refused, answer_properties, check_connect, session_expiry
+from edgehive.wire.mqtt_limits import BrokerLimits, BrokerStats
 from edgehive.wire.mqtt_packets import (
     V5,
     Ack,
@@ -31,31 +32,24 @@ from edgehive.wire.mqtt_packets import (
     Publish,
     Suback,
     Subscribe,
-    Subscription,
     Unsuback,
     Unsubscribe,
     Will,
     find_int,
 )
+from edgehive.wire.mqtt_peer import Peer, Pool
 from edgehive.wire.mqtt_retained import Retained
-from edgehive.wire.mqtt_session import (
-    BrokerLimits,
-    BrokerStats,
-    Peer,
-    Routed,
-    Session,
-    Shared,
-    routed_message,
-)
-from edgehive.wire.mqtt_topics import MAX_LEVELS, TopicTree, is_filter, matches
+from edgehive.wire.mqtt_routed import Routed, routed_message
+from edgehive.wire.mqtt_session import Session, Shared
+from edgehive.wire.mqtt_subscriptions import Subscriptions, Target
+from edgehive.wire.mqtt_topics import MAX_LEVELS
 
 _TICK: Final = 1.0
 _LOOKS: Final = 8
 """Retained messages that are looked at for a subscriber count as one packet of his."""
-_CACHE: Final = 512
-_CACHED_TOPIC: Final = 256
-
-_Target = tuple[Session, Subscription, int]
+_MAX_QOS: Final = 2
+_HOGGING: Final = 2.0
+"""Seconds without progress after which a client is let go whose unread messages keep others from getting theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +73,9 @@ class Broker:
         self._peers: dict[Peer, None] = {}
         self._dirty: dict[Peer, None] = {}
         self._sessions: dict[str, Session] = {}
-        self._tree: TopicTree[Session, tuple[Subscription, int]] = TopicTree()
-        self._own: tuple[str, ...] = ()
-        self._cache: dict[str, tuple[list[_Target], bool]] = {}
+        self._subscriptions = Subscriptions(self.limits)
         self._retained = Retained(self.limits, self.stats)
+        self._pool = Pool(self.limits.memory, self.limits.clients)
         self._partial = 0
         self._next_tick = now + _TICK
         self.inbound: list[Inbound] = []
@@ -108,7 +101,7 @@ class Broker:
     def opened(self, name: str, now: float) -> Peer:
         """A socket was accepted; `name` says where from. It may have `ended` at once: there are too many."""
         self._shared.now = now
-        peer = Peer(name, self._shared, self._dirty)
+        peer = Peer(name, largest=self.limits.packet, pool=self._pool, now=now, dirty=self._dirty)
         if len(self._peers) >= self.limits.clients:
             self.stats.refused += 1
             self._end(peer, "there are too many clients")
@@ -137,12 +130,17 @@ class Broker:
         except MqttError as exc:
             self._break_off(peer, exc)
 
-    def writable(self, peer: Peer, now: float) -> None:
+    def writable(self, peer: Peer, now: float, pending: int = 0) -> None:
         """The client's socket takes data again (or `stalled` was set before, when it stopped)."""
-        self._shared.now = now
         peer.stalled = None
-        if peer.session is not None:
-            peer.session.pump()
+        self.written(peer, now, pending)
+
+    def progress(self, peer: Peer, now: float, pending: int) -> None:
+        """`pending` bytes of what its socket was given are left; called now and then while that stalls."""
+        if peer.stalled is not None and pending < peer.pending:
+            peer.stalled = now
+        peer.left(pending)
+        self._share_out()
 
     def closed(self, peer: Peer, now: float) -> None:
         """The client's socket is gone."""
@@ -150,6 +148,9 @@ class Broker:
         if peer in self._peers:
             self._end(peer, "the client closed the connection")
         self._dirty.pop(peer, None)
+        peer.pending = 0
+        peer.discard()
+        self._share_out()
 
     def flush(self) -> list[Peer]:
         """The peers that have something to write or are to be closed."""
@@ -157,11 +158,23 @@ class Broker:
         self._dirty.clear()
         return dirty
 
-    def written(self, peer: Peer, now: float) -> None:
-        """The shell has taken `out`; there may be room for more that waits."""
+    def written(self, peer: Peer, now: float, pending: int = 0) -> None:
+        """The shell has taken `out`, of which `pending` bytes are left; there may be room for more that waits."""
         self._shared.now = now
+        peer.left(pending)
         if peer.session is not None:
             peer.session.pump()
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Let those go on that had to wait for memory, as far as there is some now."""
+        held = self._shared.held
+        while held:
+            session = next(iter(held))
+            del held[session]
+            session.pump()
+            if session in held:
+                return
 
     def crowded(self, peer: Peer, now: float) -> list[Session]:
         """For whom `peer`, which has just published, should wait a moment.
@@ -179,8 +192,7 @@ class Broker:
         """
         peer.received.clear()
         if not peer.ended:
-            peer.out.clear()
-            peer.out_bytes = 0
+            peer.discard()
             self._break_off(peer, MqttError(why, mp.SERVER_BUSY))
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, now: float) -> None:
@@ -190,8 +202,7 @@ class Broker:
 
     def own_filters(self, filters: Iterable[str]) -> None:
         """What clients publish under `filters` comes out at `inbound`."""
-        self._own = tuple(filters)
-        self._cache.clear()
+        self._subscriptions.own_filters(filters)
 
     def shut_down(self, now: float) -> None:
         """Say goodbye to everybody."""
@@ -230,8 +241,10 @@ class Broker:
                 self._end(peer, "no CONNECT came")
         elif peer.keepalive and silent > peer.keepalive * 1.5:
             self._end(peer, "keepalive time-out", mp.KEEPALIVE_TIMEOUT)
-        elif peer.stalled is not None and now - peer.stalled > self.limits.stall_timeout:
-            self._end(peer, "the client takes no data")
+        elif peer.stalled is not None:
+            hogs = self._shared.held and peer.excess
+            if now - peer.stalled > (_HOGGING if hogs else self.limits.stall_timeout):
+                self._end(peer, "the client takes no data")
 
     # packets
 
@@ -252,7 +265,8 @@ class Broker:
             case Subscribe():
                 self._subscribe(peer, session, packet)
             case Unsubscribe():
-                codes = tuple(self._unsubscribe(session, name) for name in packet.filters)
+                peer.messages += len(packet.filters) + len(packet.properties)
+                codes = tuple(self._subscriptions.remove(session, name) for name in packet.filters)
                 peer.send(Unsuback(packet.packet_id, codes))
             case Disconnect():
                 self._goodbye(peer, session, packet)
@@ -263,6 +277,7 @@ class Broker:
 
     def _connect(self, peer: Peer, packet: Connect) -> None:
         peer.version = packet.version
+        peer.messages += len(packet.properties) + (len(packet.will.properties) if packet.will else 0)
         try:
             check_connect(packet, self.limits)
         except Refused as exc:
@@ -298,6 +313,7 @@ class Broker:
         if packet.topic.count("/") >= MAX_LEVELS:
             raise MqttError("a topic has too many levels", mp.BAD_TOPIC)
         if packet.properties:
+            peer.messages += len(packet.properties)
             self._check_properties(packet)
         if packet.qos == 2:
             if packet.packet_id in session.received:
@@ -319,6 +335,7 @@ class Broker:
                 raise MqttError("a client sends no subscription id", mp.PROTOCOL_VIOLATION)
 
     def _acknowledge(self, peer: Peer, session: Session, packet: Ack) -> None:
+        peer.messages += len(packet.properties)
         if packet.kind != mp.PUBREL:
             session.acknowledged(packet)
             return
@@ -339,33 +356,11 @@ class Broker:
 
     def _subscribe(self, peer: Peer, session: Session, packet: Subscribe) -> None:
         number = find_int(packet.properties, mp.SUBSCRIPTION_ID, 0)
-        peer.messages += len(packet.subscriptions)
-        codes: list[int] = []
-        for subscription in packet.subscriptions:
-            code = self._refusal(session, subscription)
-            if code:
-                codes.append(code if peer.version == V5 else 0x80)
-                continue
-            known = subscription.filter in session.subscriptions
-            session.subscriptions[subscription.filter] = (subscription, number)
-            self._tree.put(subscription.filter, session, (subscription, number))
-            codes.append(subscription.qos)
-            handling = subscription.retain_handling
-            if handling == 0 or (handling == 1 and not known):
-                session.asked[subscription.filter] = (subscription, number)
-        self._cache.clear()
+        peer.messages += len(packet.subscriptions) + len(packet.properties)
+        codes = [self._subscriptions.add(session, wanted, number) for wanted in packet.subscriptions]
+        if peer.version < V5:
+            codes = [code if code <= _MAX_QOS else 0x80 for code in codes]
         peer.send(Suback(packet.packet_id, tuple(codes)))
-
-    def _refusal(self, session: Session, subscription: Subscription) -> int:
-        name = subscription.filter
-        if name.startswith("$share/"):
-            return mp.NO_SHARED_SUBSCRIPTIONS
-        if not is_filter(name) or len(name) > self.limits.filter:
-            return mp.BAD_FILTER
-        if name in session.subscriptions:
-            return 0
-        full = len(session.subscriptions) >= self.limits.subscriptions
-        return mp.QUOTA_EXCEEDED if full or self._tree.nodes >= self.limits.nodes else 0
 
     def _replay(self, peer: Peer, session: Session) -> None:
         """Send what is retained for all that was asked in one piece: each look at it costs as much as many packets."""
@@ -375,24 +370,13 @@ class Broker:
         peer.messages += len(self._retained) // _LOOKS
         session.pump()
 
-    def _unsubscribe(self, session: Session, name: str) -> int:
-        if session.subscriptions.pop(name, None) is None:
-            return mp.NO_SUBSCRIPTION
-        session.asked.pop(name, None)
-        self._tree.remove(name, session)
-        self._cache.clear()
-        return mp.SUCCESS
-
     # messages
 
     def _route(self, routed: Routed, origin: Session | None, *, will: bool = False) -> None:
         topic = routed.topic
         if routed.retain:
             self._retained.keep(routed)
-        found = self._cache.get(topic)
-        if found is None:
-            found = self._match(topic)
-        targets, own = found
+        targets, own = self._subscriptions.match(topic)
         if own and (origin is not None or will):
             peer = origin.peer if origin is not None else None
             self.inbound.append(Inbound(topic, routed.payload, routed.qos, peer))
@@ -405,7 +389,7 @@ class Broker:
         elif targets:
             self._fan_out(routed, origin, targets)
 
-    def _fan_out(self, routed: Routed, origin: Session | None, targets: Sequence[_Target]) -> None:
+    def _fan_out(self, routed: Routed, origin: Session | None, targets: Sequence[Target]) -> None:
         """Once to each session, with the best QoS of its subscriptions that match (3.3.4)."""
         merged: dict[Session, tuple[int, bool, tuple[int, ...]]] = {}
         for session, subscription, number in targets:
@@ -419,15 +403,6 @@ class Broker:
             )
         for session, (qos, retain, ids) in merged.items():
             session.deliver(routed, qos, retain, ids)
-
-    def _match(self, topic: str) -> tuple[list[_Target], bool]:
-        targets = [(session, *value) for session, value in self._tree.match(topic)]
-        found = (targets, any(matches(name, topic) for name in self._own))
-        if len(topic) <= _CACHED_TOPIC:
-            if len(self._cache) >= _CACHE:
-                self._cache.clear()
-            self._cache[topic] = found
-        return found
 
     def _publish_will(self, will: Will) -> None:
         self._route(routed_message(will, self._shared.now), None, will=True)
@@ -480,11 +455,8 @@ class Broker:
     def _forget(self, session: Session) -> None:
         """The session ends: subscriptions and messages go, a will that waits goes out."""
         self._sessions.pop(session.client_id, None)
-        for name in session.subscriptions:
-            self._tree.remove(name, session)
-        session.subscriptions.clear()
+        self._subscriptions.forget(session)
         session.clear()
-        self._cache.clear()
         due, session.will_due = session.will_due, None
         if due is not None:
             self._publish_will(due[1])

@@ -232,7 +232,7 @@ def _subscribe(_kind: int, cursor: Cursor, version: int) -> Subscribe:
     packet_id = _packet_id(cursor)
     properties = read_properties(cursor, mp.SUBSCRIBE) if version == V5 else ()
     subscriptions: list[Subscription] = []
-    while cursor.more:
+    while cursor.item():
         name, options = cursor.text(), cursor.byte()
         qos, handling = options & 3, options >> 4 & 3
         if qos == 3 or handling == 3 or options & (0xC0 if version == V5 else 0xFC):
@@ -247,7 +247,7 @@ def _unsubscribe(_kind: int, cursor: Cursor, version: int) -> Unsubscribe:
     packet_id = _packet_id(cursor)
     properties = read_properties(cursor, mp.UNSUBSCRIBE) if version == V5 else ()
     filters: list[str] = []
-    while cursor.more:
+    while cursor.item():
         filters.append(cursor.text())
     if not filters:
         raise MqttError("an UNSUBSCRIBE without a filter", PROTOCOL_VIOLATION)

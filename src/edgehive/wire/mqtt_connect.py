@@ -3,8 +3,9 @@
 from typing import Final
 
 from edgehive.wire import mqtt_packets as mp
+from edgehive.wire.mqtt_limits import BrokerLimits
 from edgehive.wire.mqtt_packets import V5, Connect, Properties, find_int
-from edgehive.wire.mqtt_session import BrokerLimits
+from edgehive.wire.mqtt_routed import properties_size
 from edgehive.wire.mqtt_topics import is_topic
 
 _REJECTED_ID: Final = 2
@@ -44,7 +45,7 @@ def check_connect(packet: Connect, limits: BrokerLimits) -> None:
     if will is not None:
         if not is_topic(will.topic):
             raise Refused("the will's topic has too many levels", mp.BAD_TOPIC, version)
-        if len(will.payload) > limits.will:
+        if len(will.payload) + properties_size(will.properties) > limits.will:
             raise Refused("the will is too long", mp.PACKET_TOO_LARGE, version)
 
 

@@ -1,5 +1,6 @@
 """Properties of MQTT 5.0: the table of what may stand where, and their bytes (2.2.2)."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from edgehive.wire import mqtt_packets as mp
@@ -46,20 +47,38 @@ _TABLE: Final[dict[int, tuple[int, frozenset[int]]]] = {
 _NOT_ZERO = frozenset({mp.SUBSCRIPTION_ID, mp.RECEIVE_MAXIMUM, mp.MAXIMUM_PACKET_SIZE, mp.TOPIC_ALIAS})
 
 
+MAX_ITEMS: Final = 5_000
+"""Filters, or properties, in one packet: what 10 ms suffice for. A packet of 1 MiB could hold 200,000 of them."""
+
+
 class Cursor:
     """Reads fields off a packet's body; every method raises `MqttError` where the body ends too early."""
 
-    __slots__ = ("at", "data", "end")
+    __slots__ = ("_items", "at", "data", "end")
 
     def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
         self.data = data
         self.at = at
         self.end = len(data) if end is None else end
+        self._items = 0
 
     @property
     def more(self) -> bool:
         """Whether anything is left."""
         return self.at < self.end
+
+    def item(self) -> bool:
+        """Whether another filter or property follows.
+
+        Raises:
+            MqttError: there are more than one packet should have.
+        """
+        if self.at >= self.end:
+            return False
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise MqttError(f"a packet has more than {MAX_ITEMS} filters or properties", mp.QUOTA_EXCEEDED)
+        return True
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -127,7 +146,7 @@ def read_properties(cursor: Cursor, packet: int) -> Properties:
     cursor.take(length)
     found: list[tuple[int, Value]] = []
     seen: set[int] = set()
-    while part.more:
+    while part.item():
         key = part.varint()
         rule = _TABLE.get(key)
         if rule is None or packet not in rule[1]:
@@ -174,8 +193,13 @@ def encode_properties(properties: Properties) -> bytes:
     """The property list with its length."""
     if not properties:
         return b"\0"
-    body = b"".join(_encode(key, value) for key, value in properties)
+    body = join_properties(properties)
     return varint(len(body)) + body
+
+
+def join_properties(properties: Iterable[tuple[int, Value]]) -> bytes:
+    """The property list without its length."""
+    return b"".join(_encode(key, value) for key, value in properties)
 
 
 def _encode(key: int, value: Value) -> bytes:

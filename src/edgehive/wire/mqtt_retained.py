@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
+from edgehive.wire.mqtt_limits import BrokerLimits, BrokerStats
 from edgehive.wire.mqtt_packets import Subscription
-from edgehive.wire.mqtt_session import BrokerLimits, BrokerStats, Routed
+from edgehive.wire.mqtt_routed import Routed
 from edgehive.wire.mqtt_topics import TopicTree
 
 
