@@ -164,10 +164,10 @@ class FakeApi:
 
     async def create(self, gvr: GVR, body: bytes, options: WriteOptions = CLUSTER, name: str = "") -> bytes:
         obj = json.loads(body)
-        meta = obj.setdefault("metadata", {}) if obj.get("metadata") is not None else {}
-        self._ask("create", gvr, name or meta.get("name", ""), options)
         if gvr.resource == "selfsubjectaccessreviews":
             return _encode(obj | {"status": {"allowed": self.may(obj["spec"]["resourceAttributes"])}})
+        meta = obj.setdefault("metadata", {}) if obj.get("metadata") is not None else {}
+        self._ask("create", gvr, name or meta.get("name", ""), options)
         if options.subresource == "token":
             self._find(gvr, name, options)
             return _encode(
