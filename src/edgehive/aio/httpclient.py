@@ -7,6 +7,7 @@ cloudcore makes one for every record it writes; with aiohttp those were a third 
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -43,16 +44,20 @@ class _Connection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self.usable = False
 
-    async def request(self, data: bytes) -> HttpAnswer:
+    async def request(self, data: bytes, timeout: float) -> HttpAnswer:
         """Write a request and wait for its answer.
 
         Raises:
+            TimeoutError: there is none within `timeout` seconds.
             OSError: the connection was lost.
             ProtocolError: the answer is not HTTP.
         """
         assert self._transport is not None
+        loop = asyncio.get_running_loop()
         self._answer, self._body, self._size = HttpAnswer(), [], 0
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = loop.create_future()
+        # A timer of our own: `asyncio.timeout` costs ten times as much.
+        timer = loop.call_later(timeout, self._fail, TimeoutError(f"no answer within {timeout:g} s"))
         self._transport.write(data)
         try:
             return await self._waiter
@@ -60,6 +65,7 @@ class _Connection(asyncio.BufferedProtocol):
             self.close()  # whatever comes now belongs to nobody
             raise
         finally:
+            timer.cancel()
             self._waiter = None
 
     def close(self) -> None:
@@ -148,18 +154,18 @@ class HttpPool:
         self.buffer: Final = memoryview(bytearray(_BUFFER))
         """Shared by all connections: it is emptied in the callback that fills it."""
 
-    async def request(self, data: bytes) -> HttpAnswer:
+    async def request(self, data: bytes, timeout: float = 30.0) -> HttpAnswer:
         """Send one whole request, as bytes.
 
         Raises:
             OSError: no connection, or it was lost.
-            TimeoutError: no connection in time.
+            TimeoutError: no connection in time, or no answer within `timeout` seconds.
             ProtocolError: the answer is not HTTP.
         """
         connection = self._take() or await self._connect()
-        answer = await connection.request(data)
+        answer = await connection.request(data, timeout)
         if connection.usable and not self._closed:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.close()
@@ -173,7 +179,7 @@ class HttpPool:
 
     def _take(self) -> _Connection | None:
         """The connection used last; those that have been idle for too long are dropped."""
-        oldest = asyncio.get_running_loop().time() - self._idle_timeout
+        oldest = time.monotonic() - self._idle_timeout
         while self._idle and (not self._idle[0].usable or self._idle[0].idle_since < oldest):
             self._idle.popleft().close()
         while self._idle:

@@ -246,8 +246,7 @@ class KubeClient:
         if any("\n" in line or "\r" in line for line in lines):
             raise ProtocolError("a line break inside a header")
         head = "\r\n".join([*lines, "", ""])
-        async with asyncio.timeout(self._timeout):
-            return await pool.request(head.encode("utf-8") + body)
+        return await pool.request(head.encode("utf-8") + body, self._timeout)
 
     def _ready_pool(self) -> HttpPool:
         if self._pool is None:

@@ -7,13 +7,14 @@ node is. A frame that is no message ends the connection, as in the original; it 
 import logging
 import socket
 import ssl
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from edgehive.aio.listening import literal_socket
@@ -66,11 +67,33 @@ class HubConnection(ServerConnection):
         self.leave_gate()
         super().connection_lost(exc)
 
+    def push(self, messages: Sequence[bytes]) -> bool:
+        """Write text messages in one piece, without waiting; False when the connection is closed.
+
+        The library's `send` does the same with a lock and a context for each, since its users may send fragments.
+        """
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return False
+        parts: list[bytes] = []
+        for message in messages:
+            parts += (_text_head(len(message)), message)
+        self.transport.write(b"".join(parts))
+        return True
+
     def leave_gate(self) -> None:
         """Make room for the next one."""
         arrived, self.arrived = self.arrived, None
         if arrived is not None:
             arrived()
+
+
+def _text_head(size: int) -> bytes:
+    """The head of an unmasked, final text frame (RFC 6455, 5.2)."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ started in the task group of `run`.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -310,9 +311,12 @@ class NodeTable:
 
     # -- driving
 
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+    @functools.cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()  # asks for the process id each time: a system call
+
+    def _now(self) -> float:
+        return self._loop.time()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         if self._group is None:
@@ -337,11 +341,7 @@ class NodeTable:
         """Do what the cores want done after anything has happened to them."""
         link = entry.link
         if link is not None:
-            for event in link.session.events():
-                self._happened(entry, link, event)
-            frames = link.frames(self._now()) if self._group is not None else []
-            if frames:
-                self._start(self._flush(entry, link, frames))
+            self._attend(entry, link)
         if self._group is not None:
             for record in entry.core.checks():
                 self._start(self._check(entry, record))
@@ -355,6 +355,15 @@ class NodeTable:
         else:
             self._absent.setdefault(entry.core.node)
             self._bound_absent()
+
+    def _attend(self, entry: _Entry, link: NodeLink) -> None:
+        """Deal with what a session has to tell, and write what it has to say."""
+        for event in link.session.events():
+            self._happened(entry, link, event)
+        if self._group is not None and link.flush(self._now()):
+            self._start(self._await_reader(entry, link))
+        for event in link.session.events():  # the connection may be found closed
+            self._happened(entry, link, event)
 
     def _bound_absent(self) -> None:
         while len(self._absent) > self._settings.absent:
@@ -374,8 +383,8 @@ class NodeTable:
         entry.core.checked(record, found, self._now())
         self._settle(entry)
 
-    async def _flush(self, entry: _Entry, link: NodeLink, frames: list[bytes]) -> None:
-        await link.write(frames)
+    async def _await_reader(self, entry: _Entry, link: NodeLink) -> None:
+        await link.wait()
         if entry.link is link:
             self._settle(entry)
 

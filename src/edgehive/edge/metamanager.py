@@ -10,7 +10,6 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -362,7 +361,7 @@ class MetaManager:
         if self._store.get(resource) is None:
             return False
         await self._forward_twin(
-            replace(self._message(UPDATE, resource, raw), source="metamanager", group="twin")
+            msgspec.structs.replace(self._message(UPDATE, resource, raw), source="metamanager", group="twin")
         )
         return True
 

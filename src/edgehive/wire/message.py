@@ -5,7 +5,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -79,8 +78,7 @@ _decoder = msgspec.json.Decoder(_Frame)
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message. `timestamp` is milliseconds since the epoch; `content` is raw JSON."""
 
     id: str
@@ -112,7 +110,7 @@ class Message:
 
     def at(self, resource: str) -> "Message":
         """The same message with another resource string."""
-        return replace(self, resource=resource)
+        return msgspec.structs.replace(self, resource=resource)
 
 
 def decode_message(data: bytes | bytearray | memoryview) -> Message:

@@ -8,7 +8,8 @@ peers that hand one in (the CSI socket) and for the rules that are defined on it
 
 import itertools
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from edgehive.kit.errors import ProtocolError
 
@@ -51,8 +52,7 @@ MAX_RESOURCE = 4096
 _VOLUME = re.compile(r"\w[-\w.+]*/volume/\w[-\w.+]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True, gc=False):
     """An object on the wire: ``<namespace or null>/<type>/<name>``; `namespace` is ``None`` for cluster scope.
 
     `name` is empty for the two-part form ``<namespace>/<type>`` (a list of that type).
@@ -124,4 +124,4 @@ def target_node(resource: str) -> str | None:
 
 def is_volume(resource: str) -> bool:
     """Tell whether `resource` names a CSI volume (``default/volume/pvc-1``)."""
-    return len(resource) <= MAX_RESOURCE and _VOLUME.match(resource) is not None
+    return "/volume/" in resource and len(resource) <= MAX_RESOURCE and _VOLUME.match(resource) is not None

@@ -4,7 +4,6 @@ The rules are pure; MetaManager runs the plan in one transaction and only then s
 and a version older than the stored one of the same object is acknowledged without being stored.
 """
 
-from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
@@ -170,7 +169,7 @@ def _forward(message: Message, kind: str) -> Forward:
 
 def _ack_of(message: Message) -> Message:
     if message.source == cls.DEVICE_CONTROLLER and message.operation in (INSERT, DELETE):
-        return replace(message, source="meta", group=cls.TWIN_GROUP)
+        return msgspec.structs.replace(message, source="meta", group=cls.TWIN_GROUP)
     return message
 
 

@@ -4,7 +4,7 @@ A shell feeds frames in and writes frames out; everything worth knowing comes ou
 not names: closing an old one cannot touch the new session of the same node.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -208,7 +208,7 @@ class NodeSession:
     def send_answer_ca(self, request: Message, pem: str, now: float) -> None:
         """Answer a `CaRequest` with the Kubernetes CA."""
         message_id, timestamp = self._stamp()
-        answer = replace(
+        answer = msgspec.structs.replace(
             request.reply(new_id=message_id, timestamp=timestamp, content=msgspec.json.encode(pem)),
             source=cls.CLOUD_HUB,
             group=cls.RESOURCE_GROUP,
