@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,7 +218,9 @@ def test_the_conflict_of_an_object_that_is_gone_holds_up_nobody() -> None:
 
 
 def report(device: str = "d", number: int = 1) -> Message:
-    return replace(up("update", f"device/default/{device}/twin/edge_updated", {"n": number}), source="twin")
+    return msgspec.structs.replace(
+        up("update", f"device/default/{device}/twin/edge_updated", {"n": number}), source="twin"
+    )
 
 
 def test_a_device_report_that_is_never_answered_is_given_up_and_what_follows_goes_on() -> None:

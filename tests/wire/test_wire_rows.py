@@ -1,8 +1,8 @@
 """What the edge stores, forwards and acknowledges."""
 
 import json
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,7 +108,7 @@ def test_a_delete_without_uid_removes_the_row() -> None:
 
 def test_a_string_holding_the_object_is_the_object() -> None:
     message = down(version=6).message
-    wrapped = replace(message, content=json.dumps(message.content.decode()).encode())
+    wrapped = msgspec.structs.replace(message, content=json.dumps(message.content.decode()).encode())
     assert plan_incoming(wrapped, None).changes == plan_incoming(message, None).changes
 
 

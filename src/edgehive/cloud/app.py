@@ -4,11 +4,11 @@ import asyncio
 import datetime
 import logging
 import time
-import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from edgehive.aio.ids import RandomIds
 from edgehive.aio.kubeclient import object_path
 from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
@@ -244,6 +244,7 @@ class CloudParts:
         self.keys = keys
         self.listening = False
         self.api = api
+        self._new_id = RandomIds()
         self._wall = wall
         self._kubernetes_ca = kubernetes_ca
         self.devices: DeviceController | None = None
@@ -346,7 +347,7 @@ class CloudParts:
                 address=address if alone else "",
                 wall=wall,
             ),
-            events=NodeEvents(api=api, wall=wall, new_id=lambda: str(uuid.uuid4())),
+            events=NodeEvents(api=api, wall=wall, new_id=self._new_id),
             report=_ignore_report,
             rejoined=self.sync.forget_deliveries,
             wall=wall,
@@ -440,7 +441,7 @@ class CloudParts:
 
     def stamp(self) -> tuple[str, int]:
         """A new message id and the time in milliseconds."""
-        return str(uuid.uuid4()), int(self._wall() * 1000)
+        return self._new_id(), int(self._wall() * 1000)
 
     def _now(self) -> str:
         return datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
