@@ -7,7 +7,8 @@ import pytest
 
 from edgehive.edge.fleet import Fleet, FleetSettings
 
-pytestmark = pytest.mark.e2e
+# A guard against hanging: hundreds of TLS handshakes take long on a busy machine.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 HERD = 300
 
