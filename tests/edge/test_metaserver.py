@@ -11,6 +11,7 @@ from edgehive.edge.config import EdgeCoreConfig, MetaManager, Modules
 from edgehive.edge.config import MetaServer as MetaServerConfig
 from edgehive.edge.metaserver_listen import Listening, check_config
 from edgehive.kit.errors import UserError
+from edgehive.kube.api import MERGE_PATCH
 from edgehive.kube.refs import CONFIGMAPS, GVR
 from tests.support.metaserver_lab import DEFAULT, until, with_lab
 
@@ -144,6 +145,44 @@ async def test_what_names_nothing_is_refused_and_unknown_kinds_are_404(lab):
     assert (await lab.ask("/version", Host="localhost"))[0] == 200
     assert (await lab.ask(MAPS, **{"Impersonate-User": "nobody"}))[0] == 403
     assert (await lab.ask(MAPS, "POST", {"x": "y" * (4 << 20)}))[0] == 413
+
+
+@with_lab
+async def test_after_a_reconnect_nothing_that_is_long_gone_is_seen_again(lab):
+    """A cloudcore that has lived on sends what may have been missed: where things stand, not how they came there."""
+    url = await lab.url()
+    await lab.put("kept", x="1")
+    await lab.ask(MAPS)
+    seen = []
+
+    async def watch():
+        path = f"{url}{MAPS}?watch=true&resourceVersion={version}"
+        async with aiohttp.ClientSession() as session, session.get(path) as answer:
+            async for line in answer.content:
+                event = json.loads(line)
+                seen.append((event["type"], event["object"]["metadata"]["name"]))
+
+    await lab.put("gone")
+    await lab.api.delete(CONFIGMAPS, "gone", DEFAULT)
+    feed = next(iter(lab.watches._feeds.values()))
+    names = lambda: [past.change.object.meta.name for past in feed.past]  # noqa: E731
+    await until(lambda: _true(names().count("gone") == 2))  # and told
+    lab.link.switch(False)
+    await lab.put("missed")
+    await lab.api.delete(CONFIGMAPS, "missed", DEFAULT)
+    await lab.api.patch(CONFIGMAPS, "kept", b'{"data":{"x":"2"}}', MERGE_PATCH, DEFAULT)
+    await lab.restart_edge()  # which forgets what was deleted lately
+    version = (await lab.ask(MAPS))[1]["metadata"]["resourceVersion"]
+    task = lab.group.create_task(watch())
+    await until(lab.is_watched)
+    await until(lambda: _true(names().count("missed") == 2 and "kept" in names()))
+    lab.link.connected = True
+    lab.watches.node_connected("edge-1")
+    lab.link.switch(True)
+    await lab.put("last")
+    await until(lambda: _true(("ADDED", "last") in seen))
+    assert seen == [("MODIFIED", "kept"), ("ADDED", "last")]
+    task.cancel()
 
 
 @with_lab

@@ -64,7 +64,9 @@ async def drain(replica, request):
     return [line async for line in watcher.watch(MAPS, request)]
 
 
-step = st.tuples(st.sampled_from(["put", "remove", "replace"]), st.sampled_from("abc"), st.integers(-3, 6))
+step = st.tuples(
+    st.sampled_from(["put", "late", "remove", "replace"]), st.sampled_from("abc"), st.integers(-3, 6)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,8 +85,8 @@ def test_a_list_and_the_events_after_it_are_the_later_list(tmp_path_factory, bef
                 clock += 1
                 version = max(1, clock + ahead)  # the cloud's messages overtake one another
                 raw = config_map(name, version, labels={"odd": str(version % 2)})
-                if action == "put":
-                    replica.put(CONFIGMAPS, [raw])
+                if action in ("put", "late"):
+                    replica.put(CONFIGMAPS, [raw], late=action == "late")
                 elif action == "remove":
                     replica.remove(key(name), raw)
                 else:
@@ -120,6 +122,28 @@ async def test_what_has_left_the_window_must_be_listed_again(replica):
         with pytest.raises(ApiStatus) as caught:
             await drain(replica, WatchRequest(Selection("default", resource_version=version), timeout=0.0))
         assert caught.value.code == 410
+
+
+def test_a_message_that_comes_late_brings_nothing_back(replica):
+    replica.window(CONFIGMAPS)
+    replica.put(CONFIGMAPS, [config_map("a", 9)], late=True)
+    replica.remove(key("a"), config_map("a", 11))
+    for version in (7, 9, 11):
+        replica.put(CONFIGMAPS, [config_map("a", version)], late=True)
+    assert names(listed(replica)) == {}
+    replica.put(CONFIGMAPS, [config_map("a", 12, uid="anew")], late=True)
+    assert names(listed(replica)) == {"a": 12}
+
+
+def test_what_has_left_one_selection_is_taken_from_the_list_of_another(replica):
+    replica.window(CONFIGMAPS)
+    replica.replace(CONFIGMAPS, [config_map("a", 9, labels={"x": "1"})], 9, [])
+    replica.replace(CONFIGMAPS, [], 50, [key("a")])  # x=1 is listed again: it has x=2 since version 10
+    replica.replace(CONFIGMAPS, [config_map("a", 10, labels={"x": "2"})], 60, [])
+    assert names(listed(replica)) == {"a": 10}
+    replica.remove(key("a"), config_map("a", 70))
+    replica.replace(CONFIGMAPS, [config_map("a", 10)], 65, [])
+    assert names(listed(replica)) == {}, "that list was made before"
 
 
 def test_older_versions_and_other_incarnations_change_nothing(replica):

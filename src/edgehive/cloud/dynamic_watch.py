@@ -21,7 +21,7 @@ from edgehive.cloud.dynamic_groups import Labels, NodeGroups
 from edgehive.kit.errors import EdgehiveError, ProtocolError
 from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi, ListOptions
-from edgehive.kube.reflector import CachedObject, Change
+from edgehive.kube.reflector import CachedObject, Change, Key
 from edgehive.kube.refs import GVR
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus
@@ -178,13 +178,23 @@ class Watches:
         return failed
 
     def node_connected(self, node: str) -> None:
-        """Send a node that has come back what it may have missed."""
+        """Send a node that has come back what it may have missed: of each object where it stands now.
+
+        What it was between would be seen once more by those who have seen it, and objects that are gone would be
+        back for a moment.
+        """
         since = self._absent.pop(node, self._now())
         for feed in self._feeds.values():
             watches = feed.nodes.get(node)
-            for past in list(feed.past) if watches else ():
+            if not watches:
+                continue
+            missed: dict[Key, list[Change]] = {}
+            for past in feed.past:
                 if past.when >= since - _OVERLAP:
-                    self._tell(feed, node, past.change, {})
+                    missed.setdefault(past.change.object.key, []).append(past.change)
+            for changes in missed.values():
+                seen = [c.old is not None and _any(watches.values(), c.old) for c in changes]
+                self._tell(feed, node, changes[-1], {}, before=any(seen))
 
     def _drop(self, feed: _Feed, node: str, key: str) -> None:
         watches = feed.nodes[node]
@@ -259,10 +269,15 @@ class Watches:
             else:
                 self._absent.setdefault(node, self._now())
 
-    def _tell(self, feed: _Feed, node: str, change: Change, made: dict[str, Outbound]) -> None:
-        """Send one change to one node; `made` keeps messages that are the same for every node."""
+    def _tell(
+        self, feed: _Feed, node: str, change: Change, made: dict[str, Outbound], *, before: bool = False
+    ) -> None:
+        """Send one change to one node; `made` keeps messages that are the same for every node.
+
+        `before`: the node may have had the object at some time, whatever it was just before the change.
+        """
         watches = feed.nodes[node].values()
-        before = change.old is not None and _any(watches, change.old)
+        before = before or (change.old is not None and _any(watches, change.old))
         after = change.new is not None and _any(watches, change.new)
         if not (before or after):
             return

@@ -198,7 +198,7 @@ class MetaServer:
         if message.operation == DELETE:
             self.replica.remove(ResourceKey(gvr, meta.namespace, meta.name), raw, meta.uid)
         else:
-            self.replica.put(gvr, [raw])
+            self.replica.put(gvr, [raw], late=True)
 
     def _resource(self, api_version: str, kind: str) -> GVR:
         group, _, version = api_version.rpartition("/")

@@ -181,8 +181,13 @@ class Replica:
         with self._store.transaction() as db:
             db.execute(_INSERT, (path, _DOCUMENT, "", "", 0, body.decode("utf-8", "replace")))
 
-    def put(self, gvr: GVR, raws: Iterable[bytes]) -> None:
-        """Keep objects, except where a newer state is here already."""
+    def put(self, gvr: GVR, raws: Iterable[bytes], *, late: bool = False) -> None:
+        """Keep objects, except where a newer state is here already.
+
+        `late`: they come from messages that may arrive late or again, even after that of the object's deletion.
+        """
+        if late:
+            raws = [raw for raw in raws if not self._was_deleted(gvr, raw)]
         events = []
         with self._store.transaction() as db:
             for raw in raws:
@@ -210,7 +215,7 @@ class Replica:
             for raw in raws:
                 meta = decode_partial(raw).metadata
                 short = f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
-                if deleted.get(short, 0) > meta.rv:
+                if deleted.get(short, 0) > revision:
                     continue  # it was deleted after the list was made
                 event = self._put(db, gvr, raw)
                 if event is not None:
@@ -237,6 +242,13 @@ class Replica:
         db.execute(_INSERT, row)
         before = Record(held.raw, held.version) if held is not None else None
         return Event(meta.rv, _short(key), raw, before, Record(raw, meta.rv))
+
+    def _was_deleted(self, gvr: GVR, raw: bytes) -> bool:
+        """Whether an object is known to have been deleted since it was so."""
+        window, meta = self._windows.get(gvr), decode_partial(raw).metadata
+        short = _short(ResourceKey(gvr, meta.namespace, meta.name))
+        last = next((e for e in reversed(window.events) if e.key == short), None) if window else None
+        return last is not None and last.after is None and meta.rv <= last.revision
 
     @staticmethod
     def _delete(db: sqlite3.Connection, key: ResourceKey, revision: int) -> None:
