@@ -206,6 +206,18 @@ async def _flood(cloud: Any, count: int) -> None:
         await cloud.push("update", f"n/{n}", "x" * 2000, group="twin")
 
 
+async def test_it_says_when_the_cloud_is_there(cloud: Any, config: EdgeCoreConfig) -> None:
+    connected: asyncio.Queue[bool] = asyncio.Queue()
+    async with running(config) as edge:
+        edge.meta.subscribe_connection(lambda: connected.put_nowait(edge.meta.connected))
+        await edge.linked()
+        for _ in range(2):
+            async with asyncio.timeout(10):
+                assert await connected.get()
+            cloud.cut()
+    assert connected.qsize() <= 1, "not when it has gone"
+
+
 async def test_it_says_what_it_holds_to_a_cloud_that_wants_to_hear_it(
     cloud: Any, config: EdgeCoreConfig
 ) -> None:

@@ -259,6 +259,17 @@ async def test_a_pod_without_a_network_waits_and_says_why(site: Site) -> None:
         assert "NetworkNotReady" in site.meta.reasons()
 
 
+async def test_what_waits_for_the_cloud_is_tried_as_soon_as_it_is_there(site: Site) -> None:
+    token = {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}
+    volumes = [{"name": "token", "projected": {"sources": [token]}}]
+    site.meta.connected = False
+    site.meta.put_pod(make_pod("a", container("c", "x"), volumes=volumes))
+    async with site.edged():  # whose clock stands still: no pause ends by itself
+        await until("it waits", lambda: "FailedMount" in site.meta.reasons())
+        site.meta.connect()
+        await until("it runs", lambda: site.phase("a") == "Running")
+
+
 async def test_the_host_network_can_be_the_default(site: Site) -> None:
     site.runtime.network = "NetworkPluginNotReady: cni plugin not initialized"
     site.network = "host"

@@ -24,6 +24,7 @@ class FakeMeta:
         self.token_seconds = 3600
         self._pods: list[Callable[[PodChange], None]] = []
         self._objects: list[Callable[[str, str, str], None]] = []
+        self._connections: list[Callable[[], None]] = []
 
     # --- the test's side
 
@@ -53,6 +54,11 @@ class FakeMeta:
         for callback in self._objects:
             callback(kind, namespace, name)
 
+    def connect(self) -> None:
+        self.connected = True
+        for callback in self._connections:
+            callback()
+
     def status(self, namespace: str, name: str) -> dict[str, Any]:
         return self.rows[namespace, name].get("status", {})
 
@@ -77,6 +83,9 @@ class FakeMeta:
 
     def subscribe_objects(self, callback: Callable[[str, str, str], None]) -> None:
         self._objects.append(callback)
+
+    def subscribe_connection(self, callback: Callable[[], None]) -> None:
+        self._connections.append(callback)
 
     async def configmap(self, namespace: str, name: str) -> Reply:
         return self._object("configmap", namespace, name)

@@ -116,6 +116,10 @@ class MetaClient(NodeApi, Protocol):
         """Call `callback` when a configmap, secret or volumeattachment was changed or deleted."""
         ...
 
+    def subscribe_connection(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the cloud has become reachable."""
+        ...
+
     async def configmap(self, namespace: str, name: str) -> Reply:
         """Return a ConfigMap: the local row first, else asked of the cloud and kept."""
         ...

@@ -108,6 +108,7 @@ class MetaManager:
         self.report_event = report_event
         self._pod_callbacks: list[PodCallback] = []
         self._object_callbacks: list[ObjectCallback] = []
+        self._connection_callbacks: list[Callable[[], None]] = []
         self._settling: dict[int, asyncio.Future[Reply]] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         cloud.on_settled(self._on_settled)
@@ -122,7 +123,8 @@ class MetaManager:
         """Take one message of group ``resource`` or ``func``: write, acknowledge, tell."""
         message = delivery.message
         if message.operation == CONNECT and message.resource == CONNECTION_RESOURCE:
-            self._tell_holdings()
+            if self._cloud.connected:
+                self._connected()
             return
         try:
             stored = self._store.get(message.resource)
@@ -142,10 +144,14 @@ class MetaManager:
         elif plan.forward is Forward.EDGED:
             self._tell_edged(message, stored)
 
+    def _connected(self) -> None:
+        if self._cloud.wants_holdings:
+            self._tell_holdings()
+        for callback in self._connection_callbacks:
+            callback()
+
     def _tell_holdings(self) -> None:
         """Say what is here. All that came over an earlier connection is in the database by now."""
-        if not (self._cloud.connected and self._cloud.wants_holdings):
-            return
         try:
             message = holdings_message(self._store.holdings(), stamp=self._stamp)
         except StorageError as exc:
@@ -210,6 +216,10 @@ class MetaManager:
     def subscribe_objects(self, callback: ObjectCallback) -> None:
         """Call `callback` when a configmap or secret was changed or deleted."""
         self._object_callbacks.append(callback)
+
+    def subscribe_connection(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the cloud has become reachable."""
+        self._connection_callbacks.append(callback)
 
     async def patch_pod_status(self, namespace: str, name: str, uid: str, status_patch: bytes) -> Reply:
         """Send a status patch through the outbox; a newer one of the same pod replaces it."""

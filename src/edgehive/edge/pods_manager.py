@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edgehive.aio.supervise import Service, supervise
 from edgehive.edge.cgroups import NoCgroups, PodCgroups
-from edgehive.edge.env import references
 from edgehive.edge.metaclient import Change, MetaClient, PodChange
 from edgehive.edge.node_probe import Levels
 from edgehive.edge.pods_actions import NODE_NAME, POD_GRACE, POD_NAME, POD_NAMESPACE, POD_UID
@@ -24,7 +23,7 @@ from edgehive.edge.pods_files import PodFiles
 from edgehive.edge.pods_held import HeldPods
 from edgehive.edge.pods_housekeeping import Housekeeping
 from edgehive.edge.pods_images import Images
-from edgehive.edge.pods_objects import PodObjects
+from edgehive.edge.pods_objects import PodObjects, objects_of
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import (
     MIRROR_ANNOTATION,
@@ -40,7 +39,7 @@ from edgehive.edge.pods_worker import PodWorker, Tools
 from edgehive.edge.podstatus import held_status
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.runtime import ContainerInfo, Runtime, RuntimeFailure, RuntimeVersion, SandboxInfo
-from edgehive.edge.volumes import VolumeManager, referenced_objects
+from edgehive.edge.volumes import VolumeManager
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import EdgehiveError, ProtocolError, StorageError, Transient, Unreachable
 from edgehive.kit.text import safe_label
@@ -167,6 +166,7 @@ class PodManager:
         log.info("container runtime %s %s", self._version.name, self._version.version)
         self._meta.subscribe_pods(self._on_pod)
         self._meta.subscribe_objects(self._on_object)
+        self._meta.subscribe_connection(self._try_again)
         self._on_pod(PodChange(Change.SET))
         await supervise(
             Service("pods", self._dispatch),
@@ -212,9 +212,12 @@ class PodManager:
         while True:
             await changed.wait()
             changed.clear()
-            for worker in self._workers.values():
-                worker.receive_plugins(self._clock())
+            self._try_again()
             await self._volumes.sweep()
+
+    def _try_again(self) -> None:
+        for worker in self._workers.values():
+            worker.receive_plugins(self._clock())
 
     def _evict(self, pod: Pod, message: str, grace: int | None) -> None:
         if (worker := self._workers.get(pod.uid)) is not None:
@@ -226,10 +229,10 @@ class PodManager:
 
     def _on_object(self, kind: str, namespace: str, name: str) -> None:
         key = (kind, name)
+        if kind == VOLUME_ATTACHMENT:
+            self._try_again()  # whoever waits for a volume
         for worker in self._workers.values():
-            if kind == VOLUME_ATTACHMENT:
-                worker.receive_plugins(self._clock())  # whoever waits for a volume
-            if worker.core.pod.metadata.namespace == namespace and key in _objects_of(worker.core.pod):
+            if worker.core.pod.metadata.namespace == namespace and key in objects_of(worker.core.pod):
                 worker.receive_object(key, self._clock())
 
     def _on_answer(self, raw: bytes) -> None:
@@ -490,10 +493,3 @@ class PodManager:
         finally:
             self._evented = False
         await asyncio.Event().wait()  # this runtime has no events
-
-
-def _objects_of(pod: Pod) -> set[tuple[str, str]]:
-    wanted = referenced_objects(pod)
-    for one in pod.spec.all_containers:
-        wanted |= {key for key, _ in references(one)}
-    return wanted

@@ -5,12 +5,22 @@ from typing import Any
 
 import msgspec
 
+from edgehive.edge.env import Key, references
 from edgehive.edge.metaclient import MetaClient, Ok, Reply
 from edgehive.edge.pods_spec import JsonObject, Pod, parse_time
 from edgehive.edge.runtime import RuntimeFailure
+from edgehive.edge.volumes_content import object_references
 from edgehive.kit.malformed import MALFORMED
 
 _TOKEN_LIFETIME = 3607  # the lifetime the API server puts into the default token volume
+
+
+def objects_of(pod: Pod) -> set[Key]:
+    """What `pod` refers to, in volumes and in environments."""
+    wanted = {key for volume in pod.spec.volumes for key in object_references(volume)}
+    for one in pod.spec.all_containers:
+        wanted |= {key for key, _ in references(one)}
+    return wanted
 
 
 class PodObjects:

@@ -128,7 +128,7 @@ class PodWorker:
         self._wake.set()
 
     def receive_plugins(self, now: float) -> None:
-        """A plugin came, went or has other devices: retry what waits for it."""
+        """A plugin came or went, or the cloud is there again: retry what waits for it."""
         self.core.receive_changed_objects(now)
         self._wake.set()
 
