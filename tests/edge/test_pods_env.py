@@ -36,6 +36,13 @@ def env_of(
     return dict(build_env(pod, pod.spec.containers[0], objects or {}, FACTS, (("BASE", "b"),)))
 
 
+def test_binary_data_of_a_configmap_is_for_files_alone() -> None:
+    objects = {("configmap", "cm"): {"data": {"a": "1"}, "binaryData": {"b": "/wA="}}}
+    assert env_of([], [{"configMapRef": {"name": "cm"}}], objects) == {"BASE": "b", "a": "1"}
+    with pytest.raises(ConfigError, match="couldn't find key b"):
+        env_of([{"name": "B", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "b"}}}], None, objects)
+
+
 def test_every_source_of_a_variable() -> None:
     objects = {
         ("configmap", "cm"): {"data": {"a": "1"}, "binaryData": {"bin": base64.b64encode(b"z").decode()}},
@@ -64,7 +71,6 @@ def test_every_source_of_a_variable() -> None:
     assert found == {
         "BASE": "b",
         "P_a": "1",
-        "P_bin": "z",
         "LITERAL": "x",
         "CM": "1",
         "SECRET": "hidden",
@@ -251,6 +257,33 @@ def test_pull_secrets_apply_to_their_registry_alone() -> None:
     assert credentials(data, "reg.example:5000/x")[0]["username"] == "u"
     assert credentials(data, "other.example/x") == []
     assert credentials({".dockerconfigjson": b"{bad"}, "busybox") == []
+
+
+def test_pull_secrets_may_be_for_a_part_of_a_registry_or_for_several() -> None:
+    names = [
+        "*.example.org",
+        "reg.example/team",
+        "https://reg.example/v2/",
+        "reg.example/team/app",
+        "*.*.example:5000",
+    ]
+    auths = {name: {"username": name, "password": "x"} for name in names} | {"reg.example/none": "nonsense"}
+    data = {".dockerconfigjson": msgspec.json.encode({"auths": auths})}
+
+    def users(image: str) -> list[str]:
+        return [one["username"] for one in credentials(data, image)]
+
+    assert users("reg.example/team/app:1") == [
+        "reg.example/team/app",
+        "reg.example/team",
+        "https://reg.example/v2/",
+    ]
+    assert users("reg.example/other") == ["https://reg.example/v2/"]
+    assert users("a.example.org/x") == ["*.example.org"]
+    assert users("a.b.example.org/x") == []
+    assert users("a.b.example:5000/x") == ["*.*.example:5000"]
+    assert users("a.b.example/x") == []
+    assert users("example.org/x") == []
 
 
 def test_default_pull_policies() -> None:

@@ -462,12 +462,18 @@ async def test_pull_policies_and_credentials(site: Site) -> None:
     site.runtime.images.add("old:latest")
     always = container("c", "x", image="old:latest", imagePullPolicy="Always")
     site.meta.put_pod(make_pod("never", never))
+    for number, image in enumerate(
+        ("a/UPPER:1", "a//b", "x:", "x@sha256:00", "x y", "a:b:c", "-x", "r:5000:6/x")
+    ):
+        site.meta.put_pod(make_pod(f"odd{number}", container("c", "x", image=image)))
     site.meta.put_pod(make_pod("private", private, imagePullSecrets=[{"name": "pull"}]))
     site.meta.put_pod(make_pod("always", always))
     async with site.edged():
         await until("never", lambda: site.waiting("never").get("reason") == "ErrImageNeverPull")
         await until("private", lambda: site.waiting("private").get("reason") == "ErrImagePull")
         await until("always", lambda: site.phase("always") == "Running")
+        for number in range(8):
+            await until("odd", lambda n=number: site.waiting(f"odd{n}").get("reason") == "InvalidImageName")
     pulls = [call for call in site.runtime.calls if call.startswith("pull")]
     assert "'username': 'u', 'password': 'p'" in next(call for call in pulls if "reg.example" in call)
     assert next(iter(s.image for s in site.runtime.specs.values() if s.image.endswith("old:latest"))) == (

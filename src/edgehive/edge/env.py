@@ -87,11 +87,15 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
+def object_text(kind: str, found: JsonObject) -> dict[str, bytes]:
+    """The contents of a configmap or secret by key, as far as they can be variables: not a configmap's ``binaryData``."""
+    given = (found.get("data") or {}).items()
+    return {key: _decode(value) if kind == "secret" else str(value).encode() for key, value in given}
+
+
 def object_data(kind: str, found: JsonObject) -> dict[str, bytes]:
     """The contents of a configmap or secret by key."""
-    data: dict[str, bytes] = {}
-    for key, value in (found.get("data") or {}).items():
-        data[key] = _decode(value) if kind == "secret" else str(value).encode()
+    data = object_text(kind, found)
     for key, value in (found.get("binaryData") or {}).items():
         data[key] = _decode(value)
     return data
@@ -163,7 +167,7 @@ def _from_object(source: JsonObject, objects: Mapping[Key, JsonObject]) -> dict[
             if ref.get("optional"):
                 continue
             raise ConfigError(f'{kind} "{ref.get("name", "")}" not found')
-        for key, value in object_data(kind, found).items():
+        for key, value in object_text(kind, found).items():
             result[prefix + key] = value.decode(errors="replace")
     return result
 
@@ -184,7 +188,7 @@ def _value_from(
             if optional:
                 return None
             raise ConfigError(f'{kind} "{name}" not found')
-        data = object_data(kind, found)
+        data = object_text(kind, found)
         if key not in data:
             if optional:
                 return None

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -19,6 +21,12 @@ from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
 
+_NAME = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/|\[[0-9a-fA-F:]+\](?::[0-9]+)?/)?{_NAME}(?:/{_NAME})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+)
+"""As `distribution/reference` has it: registry, path, tag, digest."""
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/")
 
 
@@ -47,7 +55,7 @@ class Images:
         without its uplink must be able to restart what it ran before.
 
         Raises:
-            RuntimeFailure: ``ErrImageNeverPull`` or ``ErrImagePull``.
+            RuntimeFailure: ``InvalidImageName``, ``ErrImageNeverPull`` or ``ErrImagePull``.
         """
         image, policy = container.image, container.pull_policy
         present = await self._runtime.image_status(image)
@@ -55,6 +63,10 @@ class Images:
             text = f'Container image "{image}" already present on machine'
             self._events.emit(pod, "Pulled", text, container=container.name)
             return present.id
+        if present is None and not _REFERENCE.fullmatch(image):
+            raise RuntimeFailure(
+                "InvalidImageName", f'couldn\'t parse image name "{image}": invalid reference format'
+            )
         if policy == "Never":
             text = f'Container image "{image}" is not present with pull policy of Never'
             raise RuntimeFailure("ErrImageNeverPull", text)
@@ -106,12 +118,10 @@ def credentials(data: dict[str, bytes], image: str) -> list[dict[str, str]]:
         items = list(entries.items())
     except (msgspec.MsgspecError, AttributeError):
         return []
-    registry = registry_of(image)
-    return [
-        _auth(entry)
-        for server, entry in items
-        if isinstance(entry, dict) and _same_registry(str(server), registry)
-    ]
+    found = [(str(server), entry) for server, entry in items if isinstance(entry, dict)]
+    # Those for a part of a registry come before those for all of it.
+    found.sort(key=lambda one: one[0], reverse=True)
+    return [_auth(entry) for server, entry in found if _applies(server, image)]
 
 
 def registry_of(image: str) -> str:
@@ -120,11 +130,17 @@ def registry_of(image: str) -> str:
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
-def _same_registry(server: str, registry: str) -> bool:
+def _applies(server: str, image: str) -> bool:
+    """Whether an entry is for the image's registry, or for its part of it; ``*`` stands for text without a dot in it."""
+    registry = registry_of(image)
     if registry in _DOCKER_HUB:
         return server in _DOCKER_HUB
-    host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    return host == registry
+    host, _, path = server.removeprefix("https://").removeprefix("http://").partition("/")
+    if path.strip("/") in ("v1", "v2"):
+        path = ""
+    parts, wanted = host.split("."), registry.split(".")
+    same = len(parts) == len(wanted) and all(map(fnmatchcase, wanted, parts))
+    return same and image.removeprefix(f"{registry}/").startswith(path)
 
 
 def _auth(entry: dict[str, Any]) -> dict[str, str]:
