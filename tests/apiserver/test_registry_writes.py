@@ -232,3 +232,47 @@ def _in_default():
     from edgehive.kube.api import WriteOptions
 
     return WriteOptions(namespace="default")
+
+
+async def test_ephemeral_containers_are_added_by_their_own_door_and_stay(cluster, pod):
+    made = await cluster.create("pods", pod(initContainers=[{"name": "i", "image": "x"}]))
+    spy = {"name": "spy", "image": "busybox", "targetContainerName": "c", "stdin": True, "tty": True}
+    await refused(422, "Invalid", cluster.patch("pods", "p", {"spec": {"ephemeralContainers": [spy]}}))
+    patch = {
+        "spec": {"ephemeralContainers": [spy], "nodeName": "elsewhere"},
+        "metadata": {"labels": {"x": "y"}},
+    }
+    changed = await cluster.patch("pods/ephemeralcontainers", "p", patch, "strategic")
+    (added,) = changed["spec"]["ephemeralContainers"]
+    assert (added["imagePullPolicy"], added["targetContainerName"]) == ("Always", "c")
+    assert "nodeName" not in changed["spec"], "nothing else comes in by this door"
+    assert changed["metadata"]["labels"] == {"app": "a"}
+    assert changed["metadata"]["generation"] == made["metadata"]["generation"] + 1
+    assert cluster.get("pods", "p") == changed
+    for wrong, text in [
+        ({"name": "c", "image": "x"}, "Duplicate"),
+        ({"name": "i", "image": "x"}, "Duplicate"),
+        ({"name": "spy", "image": "other"}, "may not be changed"),
+        ({"name": "b", "image": "x", "targetContainerName": "none"}, "Not found"),
+        ({"name": "b", "image": "x", "ports": [{"containerPort": 1}]}, "ports"),
+        ({"name": "b", "image": "x", "livenessProbe": {"exec": {"command": ["x"]}}}, "livenessProbe"),
+        ({"name": "b", "image": "x", "resources": {"limits": {"cpu": "1"}}}, "resources"),
+        ({"name": "b"}, "image"),
+        ({"name": "B_B", "image": "x"}, "name"),
+    ]:
+        work = cluster.patch(
+            "pods/ephemeralcontainers", "p", {"spec": {"ephemeralContainers": [wrong]}}, "strategic"
+        )
+        assert text in (await refused(422, "Invalid", work)).message
+    gone = {"spec": {"ephemeralContainers": []}}
+    error = await refused(422, "Invalid", cluster.patch("pods/ephemeralcontainers", "p", gone))
+    assert "may not be removed" in error.message
+    second = {"spec": {"ephemeralContainers": [{"name": "two", "image": "x:1"}]}}
+    both = await cluster.patch("pods/ephemeralcontainers", "p", second, "strategic")
+    assert {one["name"] for one in both["spec"]["ephemeralContainers"]} == {"spy", "two"}
+    await cluster.update("pods", both)
+    await refused(422, "Invalid", cluster.patch("pods", "p", gone))
+    mirror = pod("m") | {}
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    await cluster.create("pods", mirror)
+    await refused(422, "Invalid", cluster.patch("pods/ephemeralcontainers", "m", second, "strategic"))

@@ -92,6 +92,24 @@ def test_cp_goes_there_and_back(noisy: Installation, tmp_path: Path) -> None:
     kubectl(noisy, "exec", "noisy", "--", "rm", target)
 
 
+def test_debug_adds_a_container_to_a_running_pod(noisy: Installation) -> None:
+    before = noisy.get("pod", "noisy")
+    said = noisy.kubectl(
+        "debug", "noisy", "--image=busybox:1.36", "--container=spy", "--target=main", "--profile=general",
+        "--attach=false", "--", "sh", "-c", "echo spying; sleep 300",
+    )  # fmt: skip
+    assert "panic" not in said
+    eventually(
+        lambda: noisy.get("pod", "noisy")["status"]["ephemeralContainerStatuses"][0]["state"]["running"],
+        what="it runs beside",
+    )
+    assert noisy.kubectl("logs", "noisy", "-c", "spy") == "spying\n"
+    assert noisy.kubectl("exec", "noisy", "-c", "spy", "--", "echo", "hello") == "hello\n"
+    after = noisy.get("pod", "noisy")
+    states = [pod["status"]["containerStatuses"][0]["containerID"] for pod in (before, after)]
+    assert states[0] == states[1], "what ran runs on"
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_port_forward_reaches_a_port_and_says_when_there_is_none(noisy: Installation, legacy: bool) -> None:
     port = json.loads(noisy.kubectl("get", "node", "edge-1", "-o", "json"))["status"]["daemonEndpoints"][

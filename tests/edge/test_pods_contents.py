@@ -292,6 +292,19 @@ def test_seccomp_by_default_by_name_and_by_file(site: Site) -> None:
     assert site.inside("local", state).split() == ["Seccomp:", "2"]
     assert site.inside("local", "mkdir /tmp/x 2>&1 || true").endswith("Operation not permitted")
     assert site.inside("default", "mkdir /tmp/x && echo made") == "made"
+    local = {"type": "Localhost", "localhostProfile": "absent.json"}
+    site.edged.want["pods"].append(
+        make_pod("nowhere", container("c", LOOP, securityContext={"seccompProfile": local}))
+    )
+    site.edged.write()
+
+    def waiting() -> dict[str, str]:
+        states = site.edged.status("nowhere").get("containerStatuses") or [{}]
+        found: dict[str, str] = states[0].get("state", {}).get("waiting", {})
+        return found
+
+    site.edged.wait("it is said", lambda: waiting().get("reason") == "CreateContainerError")
+    assert "absent.json" in waiting()["message"]
 
 
 @pytest.mark.containerd

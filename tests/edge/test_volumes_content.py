@@ -240,6 +240,8 @@ async def test_mounts_follow_the_container(manager: VolumeManager) -> None:
     ]
     assert Path(result[0].host_path).read_text() == "1"
     assert result[1].host_path.endswith("kubernetes.io~empty-dir/d/p")
+    with pytest.raises(RuntimeFailure, match="missing value for 'POD'"):
+        manager.mounts(made, made.spec.containers[0], {}, held=False)
     with pytest.raises(RuntimeFailure, match="no volume"):
         manager.mounts(
             pod([], [{"name": "x", "mountPath": "/x"}]),

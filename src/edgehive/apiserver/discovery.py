@@ -17,6 +17,7 @@ _VERBS: dict[str, tuple[str, ...]] = {
     "scale": ("get", "patch", "update"),
     "finalize": ("update",),
     "approval": ("get", "patch", "update"),
+    "ephemeralcontainers": ("get", "patch", "update"),
     "binding": ("create",),
     "eviction": ("create",),
     "token": ("create",),

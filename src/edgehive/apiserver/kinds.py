@@ -43,7 +43,7 @@ def prepare_create(info: ResourceInfo, obj: Object) -> None:
 
 def prepare_update(info: ResourceInfo, old: Mapping[str, Any], new: Object, subresource: str) -> Object:
     """Return the object that an update makes of `old`: each door lets only its own part through."""
-    if subresource in {"status", "finalize", "approval"}:
+    if subresource in {"status", "finalize", "approval", "ephemeralcontainers"}:
         return _through_subresource(info, old, new, subresource)
     if has_status(info) and subresource != "binding":
         _keep(old, new, "status")
@@ -64,7 +64,7 @@ def _through_subresource(info: ResourceInfo, old: Mapping[str, Any], new: Object
     result: Object = dict(old)
     meta = dict(old["metadata"])
     given = new.get("metadata") or {}
-    if not info.custom and info.gvr.resource in {"pods", "nodes"}:
+    if not info.custom and info.gvr.resource in {"pods", "nodes"} and subresource == "status":
         for key in ("labels", "annotations"):
             _keep(given, meta, key)
     for key in ("managedFields", "resourceVersion"):
@@ -80,6 +80,10 @@ def _through_subresource(info: ResourceInfo, old: Mapping[str, Any], new: Object
         status = dict(old.get("status") or {})
         _keep(new.get("status") or {}, status, "conditions")
         result["status"] = status
+    elif subresource == "ephemeralcontainers":
+        spec = dict(old.get("spec") or {})
+        _keep(new.get("spec") or {}, spec, "ephemeralContainers")
+        result["spec"] = spec
     elif new.get("status") is not None:
         result["status"] = new["status"]
     else:

@@ -25,7 +25,7 @@ from edgehive.kube.resources import ResourceInfo
 from edgehive.kube.selectors import FieldSelector, LabelSelector
 from edgehive.kube.status import ApiStatus, bad_request, invalid
 
-_OBJECT_PARTS = frozenset({"", "status", "finalize", "approval"})
+_OBJECT_PARTS = frozenset({"", "status", "finalize", "approval", "ephemeralcontainers"})
 _NODE_PARTS = frozenset(
     {*(("pods", part) for part in ("log", "exec", "attach", "portforward")), ("nodes", "proxy")}
 )

@@ -87,6 +87,11 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
+def missing(text: str, env: Mapping[str, str]) -> str:
+    """Return the first name that ``expand`` would leave as it is written."""
+    return next((m[1] for m in _REFERENCE.finditer(text) if m[1] is not None and m[1] not in env), "")
+
+
 def object_text(kind: str, found: JsonObject) -> dict[str, bytes]:
     """The contents of a configmap or secret by key, as far as they can be variables: not a configmap's ``binaryData``."""
     given = (found.get("data") or {}).items()

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 _VOLUME_RETRY = 60.0
 _BACKOFFS = frozenset(("CrashLoopBackOff", "ImagePullBackOff"))
+_UNTOLD = frozenset(("CreateContainerFailed", "NotFound"))
+"""What a runtime's refusal to make a container is called between it and here."""
 _LEAST_GRACE = 2.0
 _HOOK_TIMEOUT = 600.0
 _INIT_POLL = 0.3  # init containers are short, and everything waits for them
@@ -375,7 +377,11 @@ class PodWorker:
             )
         (Path(shared.log_directory) / one.name).mkdir(parents=True, exist_ok=True)
         await tools.cgroups.ensure(pod)
-        container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
+        try:
+            container_id = await tools.runtime.create_container(action.sandbox_id, spec, shared)
+        except RuntimeFailure as exc:
+            reason = "CreateContainerError" if exc.reason in _UNTOLD else exc.reason
+            raise RuntimeFailure(reason, exc.message) from exc
         self._event("Created", f"Created container: {one.name}", container=one.name)
         try:
             await tools.runtime.start_container(container_id)

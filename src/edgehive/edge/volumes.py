@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgehive.edge.env import Key, PodFacts, expand
+from edgehive.edge.env import Key, PodFacts, expand, missing
 from edgehive.edge.pods_claims import ClaimedVolume, claim_source, claimed_volume, is_owned, volume_name
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, parse_quantity
@@ -269,6 +269,10 @@ class VolumeManager:
             if volume is None:
                 raise RuntimeFailure("CreateContainerConfigError", f"there is no volume {one.name!r}")
             path, identity = self.directory(pod, volume), ""
+            if name := missing(one.sub_path_expr, env):
+                raise RuntimeFailure(
+                    "CreateContainerConfigError", f"missing value for {name!r} in {one.sub_path_expr!r}"
+                )
             relative = expand(one.sub_path_expr, env) if one.sub_path_expr else one.sub_path
             if relative:
                 ours = any(kind in volume for kind in GENERATED)  # no pod can write to it

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgehive.kube import fielderror
+from edgehive.kube import validation_ephemeral as ephemeral
 from edgehive.kube.fielderror import FieldError
 from edgehive.kube.names import label_value_problem, name_problem, path_name_problem, qualified_name_problem
 from edgehive.kube.resources import ResourceInfo
@@ -40,11 +41,11 @@ def validate(
     errors = validate_meta(info, obj)
     if old is not None:
         errors += _meta_changes(obj, old)
-    if not info.custom and not subresource:
+    if not info.custom and subresource in ("", ephemeral.PART):
         check = KIND_CHECKS.get(info.kind)
         if check is not None:
             errors += check(obj)
-        update = UPDATE_CHECKS.get(info.kind)
+        update = ephemeral.ephemeral_changes if subresource else UPDATE_CHECKS.get(info.kind)
         if update is not None and old is not None:
             errors += update(obj, old)
     custom = DEVICE_CHECKS.get(info.gvr) if info.custom and not subresource else None

@@ -211,7 +211,6 @@ def pod_changes(pod: Object, old: Object) -> list[FieldError]:
         "tolerations",
         "terminationGracePeriodSeconds",
         "schedulingGates",
-        "ephemeralContainers",
     ):
         if key == "terminationGracePeriodSeconds" and not (
             isinstance(old_spec.get(key), int) and old_spec[key] < 0 and new_spec.get(key) == 1
