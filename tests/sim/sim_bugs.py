@@ -219,7 +219,17 @@ class AnswerUntold(Edge):
         self.settling = False
 
 
+class LastWords(Edge):
+    """Goes on speaking of pods that are gone while it ends them."""
+
+    def speakers(self) -> list[tuple[str, str]]:
+        workers = self.edged.workers if self.edged is not None else {}
+        gone = [(f"default/pod/{w.key.partition('/')[2]}", uid) for uid, w in workers.items() if w.gone]
+        return super().speakers() + gone
+
+
 EDGE_BUGS = (
+    LastWords,
     EdgedGoesByName,
     InboxGoesByName,
     AnswerUntold,

@@ -203,9 +203,9 @@ class Edge(Process):
         rng = self.sim.rng
         if self.sim.chaos is CALM:
             return
-        for row in list(self.disk.rows.values()):
-            if row.type == "pod" and rng.random() < 0.4:
-                self.report(row)
+        for key, uid in self.speakers():
+            if rng.random() < 0.4:
+                self.report(key, uid)
         if rng.random() < 0.3:
             self.ask(rng.choice(("shared", "extra", "absent")))
         if rng.random() < 0.4:
@@ -228,8 +228,11 @@ class Edge(Process):
         self.disk.uploads.accepted |= {int(message.resource) for message in messages}
         self.point("after accepting an upload")
 
-    def report(self, row: Row) -> None:
-        uid, _ = ids(row.value)
+    def speakers(self) -> list[tuple[str, str]]:
+        """The pods of which something may be said: resource and uid."""
+        return [(row.key, ids(row.value)[0]) for row in self.disk.rows.values() if row.type == "pod"]
+
+    def report(self, key: str, uid: str) -> None:
         number = self.counter.get(uid, 0) + 1
         self.counter[uid] = number
         message_id, timestamp = self.sim.stamp()
@@ -237,7 +240,7 @@ class Edge(Process):
             id=message_id,
             timestamp=timestamp,
             operation=PATCH,
-            resource=row.key.replace("/pod/", "/podpatch/"),
+            resource=key.replace("/pod/", "/podpatch/"),
             content=json.dumps(json.dumps({"metadata": {"uid": uid}, "status": {"n": number}})).encode(),
             source=cls.EDGED,
             group=cls.META_GROUP,
