@@ -119,6 +119,14 @@ def test_help_of_a_command_that_does_not_exist_is_an_error_and_that_of_parts_is_
         assert "usage: edgehive mapper run" in capsys.readouterr().out
 
 
+def test_kubectl_without_a_cluster_says_how_to_start_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert entry.main(["kubectl", f"--data-dir={tmp_path}/none", "get", "nodes"]) == 1
+    said = capsys.readouterr().err
+    assert f"nothing has been started in {tmp_path}/none" in said
+    assert " up\n" in said
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_the_machine_refuses_is_no_bug(number, capsys):
     def fail() -> int:

@@ -1,4 +1,5 @@
 import argparse
+import contextlib
 import errno
 import io
 import json
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from edgehive.cli.console import Console
 from edgehive.cli.notify import Notifier, parse_notification
-from edgehive.cli.up import check_free
+from edgehive.cli.up import check_free, choose_runtime
 from edgehive.cli.up_configs import (
     cloudcore_config,
     dmi_directory,
@@ -196,6 +197,38 @@ class TestPorts:
         assert str(number) in caught.value.message
         assert "--api-port" in caught.value.hint
         check_free([PortUse(number, "the API server", "--api-port")])
+
+
+class TestRuntime:
+    def test_a_socket_that_only_others_may_reach_is_a_reason_and_no_error(self, tmp_path):
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        tmp_path.chmod(0o711)
+        seen, write = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                closed.chmod(0)
+                if os.getuid() == 0:
+                    os.setgroups([])
+                    os.setegid(65534)
+                    os.seteuid(65534)
+                options = UpOptions(cri_socket=str(closed / "containerd.sock"))
+                with contextlib.suppress(PermissionError):
+                    next(closed.iterdir())
+                    os._exit(2)
+                choose_runtime(options, Console(io.StringIO()), {})
+            except UserError as exc:
+                os.write(write, str(exc).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(seen, encoding="utf-8") as said:
+            text = said.read()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        closed.chmod(0o700)
+        assert f"{closed}/containerd.sock: Permission denied" in text
+        assert "--runtime process" in text
 
 
 class TestLock:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgehive.cli.console import own_command
 from edgehive.cli.up_layout import Layout, default_data_dir
 from edgehive.kit.errors import UserError
 
@@ -26,10 +27,11 @@ def run_kubectl(argv: Sequence[str]) -> int:
     environment = dict(os.environ)
     if not environment.get("KUBECONFIG"):
         layout = Layout((data_dir or default_data_dir(environment)).expanduser().absolute())
-        if not layout.kubeconfig.exists():
-            sys.stderr.write(
-                f"edgehive: nothing has been started in {layout.root}; "
-                "start it with `edgehive up`, or name another place: edgehive kubectl --data-dir DIR ...\n"
+        if not layout.kubeconfig.exists() and not _needs_no_cluster(arguments):
+            raise UserError(
+                f"nothing has been started in {layout.root}",
+                hint=f"start it with: {own_command()} up\n"
+                f"or name another place: {own_command()} kubectl --data-dir DIR ...",
             )
         environment["KUBECONFIG"] = str(layout.kubeconfig)
     elif data_dir is not None:
@@ -37,6 +39,14 @@ def run_kubectl(argv: Sequence[str]) -> int:
     program = find_kubectl(environment)
     sys.stdout.flush()
     os.execve(program, [str(program), *arguments], environment)  # noqa: S606 - we become kubectl, on purpose
+
+
+def _needs_no_cluster(arguments: Sequence[str]) -> bool:
+    """Whether kubectl can do this by itself, or was told whom to ask."""
+    told = ("--kubeconfig", "--server", "-s", "--help", "-h")
+    if not arguments or any(word.partition("=")[0] in told for word in arguments):
+        return True
+    return arguments[0] in ("help", "completion", "version", "config", "kustomize", "options", "plugin")
 
 
 def split_data_dir(argv: Sequence[str]) -> tuple[Path | None, list[str]]:

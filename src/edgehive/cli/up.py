@@ -284,9 +284,11 @@ def choose_runtime(options: UpOptions, console: Console, environment: dict[str, 
     reasons: list[str] = []
     for candidate in candidates:
         path = Path(candidate.removeprefix("unix://")).absolute()
-        if not path.exists():
-            if options.cri_socket:
-                reasons.append(f"{path} does not exist")
+        try:
+            path.stat()
+        except OSError as exc:  # also a directory that only root may look into
+            if options.cri_socket or not isinstance(exc, FileNotFoundError | NotADirectoryError):
+                reasons.append(f"{path}: {exc.strerror}")
             continue
         code, said = _check_cri(path, environment)
         if code == 0:
