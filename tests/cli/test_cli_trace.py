@@ -1,10 +1,11 @@
 """What `edgehive trace` makes of records and sessions."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgehive.cli.trace import merge
+from edgehive.cli.trace import default_monitor, merge
 from edgehive.wire.objectsync import SyncKey, SyncRecord
 
 
@@ -32,6 +33,19 @@ def test_the_state_of_an_object_that_exists(records: Any, sessions: Any, state: 
     (row,) = merge(9, "u1", records, sessions)
     assert row.state == state
     assert row.connected == bool(sessions)
+
+
+def test_cloudcore_is_looked_for_beside_the_kubeconfig(tmp_path: Path) -> None:
+    assert default_monitor("", {"HOME": str(tmp_path)}) == "127.0.0.1:9091"
+    for place, port in ((tmp_path / "a", 1), (tmp_path / ".local/state/edgehive", 2)):
+        (place / "cloud").mkdir(parents=True)
+        text = f"commonConfig: {{monitorServer: {{bindAddress: '127.0.0.1:{port}'}}}}"
+        (place / "cloud" / "cloudcore.yaml").write_text(text)
+    home = {"HOME": str(tmp_path)}
+    assert default_monitor("", home) == "127.0.0.1:2"
+    assert default_monitor(f"{tmp_path}/a/kubeconfig", home) == "127.0.0.1:1"
+    assert default_monitor("", {**home, "KUBECONFIG": f"{tmp_path}/a/kubeconfig:/other"}) == "127.0.0.1:1"
+    assert default_monitor("/elsewhere/kubeconfig", home) == "127.0.0.1:9091"
 
 
 def test_resends_are_the_sends_after_the_first() -> None:

@@ -33,15 +33,31 @@ def find_kubectl() -> str:
         return ""
 
 
+_BLOCKS = range(21000, 32000, 200)
+"""Below the ports that the kernel gives to outgoing connections."""
+_OURS: set[int] = set()
+
+
 def free_ports() -> tuple[int, int]:
-    """An API port and the base of a block that is free right now."""
-    first = os.getpid() % 200 * 100
-    for step in range(0, 11000, 400):
-        base = 21000 + (first + step) % 11000  # below the ports that the kernel gives to outgoing connections
+    """An API port and the base of a block that is free right now, and that no other test run will take meanwhile."""
+    start = os.getpid() % len(_BLOCKS)
+    for base in [*_OURS, *_BLOCKS[start:], *_BLOCKS[:start]]:
         numbers = [base, *(base + 10 + offset for offset in (0, 2, 3, 4, 91, *range(100, 140)))]
-        if all(_is_free(number) for number in numbers):
+        if (base in _OURS or _claim(base)) and all(_is_free(number) for number in numbers):
             return base, base + 10
     raise RuntimeError("no free block of ports")
+
+
+def _claim(base: int) -> bool:
+    """Tell other test runs on this machine to keep away, until this process ends."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind(f"\0edgehive-tests-{base}")
+        except OSError:
+            return False
+        claim.detach()
+    _OURS.add(base)
+    return True
 
 
 def _is_free(number: int) -> bool:

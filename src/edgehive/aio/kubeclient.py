@@ -20,6 +20,7 @@ from yarl import URL
 from edgehive.aio.httpclient import HttpAnswer, HttpPool
 from edgehive.aio.kubeauth import Credentials, client_tls, with_pair
 from edgehive.aio.kubelines import LineSplitter, TokenBucket, decode_page, decode_watch_line
+from edgehive.aio.oserrors import reason_of
 from edgehive.kit.backoff import Backoff
 from edgehive.kit.errors import ProtocolError, Unreachable
 from edgehive.kit.malformed import MALFORMED
@@ -313,10 +314,12 @@ class KubeClient:
         return error
 
     def _unreachable(self, exc: Exception) -> Unreachable:
-        why = safe_label(
-            str(exc) or ("no answer" if isinstance(exc, TimeoutError) else type(exc).__name__), 200
-        )
-        return Unreachable(f"the API server {safe_label(self._config.server)} cannot be reached: {why}")
+        if isinstance(exc, aiohttp.ClientConnectorError) and not isinstance(exc.os_error, ssl.SSLError):
+            why = reason_of(exc.os_error)
+        else:
+            why = str(exc) or ("no answer" if isinstance(exc, TimeoutError) else type(exc).__name__)
+        server = safe_label(self._config.server)
+        return Unreachable(f"the API server {server} cannot be reached: {safe_label(why, 200)}")
 
 
 def object_path(gvr: GVR, namespace: str | None, name: str = "", subresource: str = "") -> str:

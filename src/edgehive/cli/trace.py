@@ -5,6 +5,7 @@ import asyncio
 import http.client
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def run_trace(arguments: argparse.Namespace) -> int:
     """Print where the object stands; 1 if a node does not have its newest version."""
     kind, gvr, namespace, name = _parse(arguments.object, arguments.namespace)
     version, uid, records = asyncio.run(_ask_kubernetes(arguments.kubeconfig, kind, gvr, namespace, name))
-    monitors = arguments.monitor or [_default_monitor()]
+    monitors = arguments.monitor or [default_monitor(arguments.kubeconfig, os.environ)]
     sessions: list[dict[str, Any]] = []
     wanted = 0
     problems: list[str] = []
@@ -255,11 +256,12 @@ def _ask_cloudcore(monitor: str, kind: str, namespace: str, name: str) -> dict[s
     return answer
 
 
-def _default_monitor() -> str:
-    """That of `edgehive up` on this machine, or KubeEdge's default."""
-    path: Path = Layout(default_data_dir(os.environ)).cloud / "cloudcore.yaml"
+def default_monitor(kubeconfig: str, environ: Mapping[str, str]) -> str:
+    """That of the `edgehive up` whose kubeconfig is used, or KubeEdge's default."""
+    named = kubeconfig or environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    layout = Layout(Path(named).absolute().parent) if named else Layout(default_data_dir(environ))
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load((layout.cloud / "cloudcore.yaml").read_text(encoding="utf-8"))
         return str(config["commonConfig"]["monitorServer"]["bindAddress"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "127.0.0.1:9091"

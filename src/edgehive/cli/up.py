@@ -258,8 +258,21 @@ def _is_free(use: PortUse) -> bool:
                     f"port {use.number} for {use.purpose} needs root",
                     hint=f"choose one from 1024 with {use.flag}",
                 ) from exc
+            if exc.errno == errno.EADDRNOTAVAIL:
+                raise _no_loopback() from exc
             return False
+        # Nobody listens: refused. With the loopback interface down the address can be had, and not be reached.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(("127.0.0.1", use.number)) in (errno.ENETUNREACH, errno.EADDRNOTAVAIL):
+                raise _no_loopback()
     return True
+
+
+def _no_loopback() -> UserError:
+    return UserError(
+        "this machine has no address 127.0.0.1, which everything here listens on",
+        hint="bring the loopback interface up: ip link set lo up",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ def run_down(arguments: argparse.Namespace) -> int:
     end_leftovers(leftovers)
     if arguments.pods:
         ended = asyncio.run(_end_pods(layout, console))
-        console.done(f"stopped, and {ended} pods ended; the next start runs them anew")
+        console.done(
+            f"stopped, and {ended} pod{'' if ended == 1 else 's'} ended; the next start runs them anew"
+        )
     elif holder or leftovers:
         console.done("stopped; pods keep running and are found again at the next start")
     else:
