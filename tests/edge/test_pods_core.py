@@ -225,6 +225,45 @@ def test_crash_backoff_doubles_is_capped_and_forgotten_after_ten_minutes() -> No
     assert world.core.restart_count("c") == 9
 
 
+@pytest.mark.parametrize("reason", ["RunContainerError", "PostStartHookError"])
+def test_a_container_that_cannot_be_started_is_backed_off_from_as_from_a_crash(reason: str) -> None:
+    world = one()
+    starts: list[float] = []
+    apply = world.apply
+
+    def fail_late(action: Action) -> None:
+        apply(action)
+        if isinstance(action, StartContainer):
+            starts.append(world.now)
+            world.end("c", 128)
+
+    def do(action: Action) -> None:
+        fail_late(action)
+        problem = Problem(reason, "no such file") if isinstance(action, StartContainer) else None
+        world.done.append(action)
+        world.core.receive_result(action, problem, world.now, "image-ref")
+
+    world.do = do  # type: ignore[method-assign]
+    world.settle()
+    assert world.waiting() == reason
+    while len(starts) < 7:
+        until = world.core.deadline()
+        assert until is not None
+        world.now = max(until, world.now + 0.1)
+        world.settle()
+        if len(starts) > 2:
+            assert world.waiting() in (reason, "CrashLoopBackOff")
+    assert [round(later - earlier) for earlier, later in itertools.pairwise(starts)] == [
+        1,
+        10,
+        20,
+        40,
+        80,
+        160,
+    ]
+    assert world.core.restart_count("c") == 6
+
+
 @pytest.mark.parametrize(
     ("policy", "code", "phase", "restarted"),
     [

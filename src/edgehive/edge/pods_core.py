@@ -35,6 +35,7 @@ PULL_INITIAL, PULL_MAX = 10.0, 300.0
 CONFIG_RETRY = 10.0
 _SHOW_PULL_ERROR = 2.0
 _DELETE_AGAIN = 30.0
+_BEGUN = frozenset(("RunContainerError", "PostStartHookError"))  # a container was made, and has ended
 _LEAST_GRACE = 2  # seconds that sidecars have in any case, as with the kubelet
 
 
@@ -131,6 +132,9 @@ class PodCore:
     ) -> None:
         """Take the outcome of `action`; `problem` when it failed."""
         key = retry_key(action)
+        begun = problem is None or problem.reason in _BEGUN
+        if isinstance(action, StartContainer) and action.attempt > 0 and begun:
+            self._crashes.setdefault(action.container.name, Crash()).restart(now)
         if problem is not None:
             maximum = PULL_MAX if isinstance(action, EnsureImage) else RETRY_MAX
             initial = PULL_INITIAL if isinstance(action, EnsureImage) else RETRY_INITIAL
@@ -152,8 +156,6 @@ class PodCore:
                 self._images[action.container.name] = image_ref or action.container.image
             case StartContainer():
                 self._images.pop(action.container.name, None)
-                if action.attempt > 0:
-                    self._crashes.setdefault(action.container.name, Crash()).restart(now)
             case StopSandbox():
                 self._stopped_sandboxes.add(action.sandbox_id)
             case AskDelete():
