@@ -25,11 +25,12 @@ from edgehive.edge.node_status import (
     Readiness,
     kubelet_version,
     micro_time,
+    node_images,
     status_patch,
     sum_reserved,
     threshold,
 )
-from edgehive.edge.runtime import RuntimeFailure
+from edgehive.edge.runtime import ImageInfo, RuntimeFailure
 from edgehive.kube.status import ApiStatus, not_found
 
 GIB = 1 << 30
@@ -195,6 +196,36 @@ def test_a_patch_holds_what_differs() -> None:
     assert patch["status"]["conditions"][0]["status"] == "True"
 
 
+def test_images_are_the_largest_with_few_of_their_names() -> None:
+    images = [
+        ImageInfo("1", ["a:1"], ["a@sha256:1"], 10),
+        ImageInfo("2", [f"b:{n}" for n in range(9)], [], 30),
+        ImageInfo("3", [], [], 99),
+        ImageInfo("4", ["c:1"], [], 20),
+    ]
+    assert node_images(images, 2) == [
+        {"names": ["b:0", "b:1", "b:2", "b:3", "b:4"], "sizeBytes": 30},
+        {"names": ["c:1"], "sizeBytes": 20},
+    ]
+    assert node_images(images, -1)[2] == {"names": ["a@sha256:1", "a:1"], "sizeBytes": 10}
+    assert node_images(images, 0) == []
+
+
+async def test_a_node_tells_its_images_if_it_is_to() -> None:
+    told = [{"names": ["a:1"], "sizeBytes": 1}]
+
+    async def images() -> list[dict[str, Any]]:
+        return list(told)
+
+    cluster = Cluster()
+    async with agent(cluster, images=images):
+        await cluster.until(lambda: cluster.node_object)
+        assert cluster.node_object is not None
+        assert cluster.node_object["status"]["images"] == told
+        told.append({"names": ["b:1"], "sizeBytes": 2})
+        await cluster.until(lambda: cluster.patches and cluster.patches[-1]["status"].get("images") == told)
+
+
 def test_thresholds() -> None:
     assert threshold("10%", 200) == 20
     assert threshold("100Mi", 0) == 100 << 20
@@ -322,7 +353,7 @@ class Probe(NodeProbe):
 
 @asynccontextmanager
 async def agent(
-    cluster: Cluster, *, broken: list[str] | None = None, **settings: Any
+    cluster: Cluster, *, broken: list[str] | None = None, images: Any = None, **settings: Any
 ) -> AsyncIterator[NodeAgent]:
     async def version() -> tuple[str, str]:
         if broken:
@@ -339,6 +370,7 @@ async def agent(
         address=lambda: "10.0.0.1",
         wall=lambda: 1e9,
         rng=lambda: 0.5,
+        images=images,
         timers=NodeTimers(status=0.02, report=300, lease_duration=1),
     )
     async with asyncio.TaskGroup() as group:

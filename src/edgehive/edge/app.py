@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgehive import __version__
 from edgehive.aio.supervise import Service, supervise
@@ -30,7 +30,7 @@ from edgehive.edge.metamanager import MetaManager
 from edgehive.edge.node import NodeAgent, NodeTimers
 from edgehive.edge.node_api import LocalHttp
 from edgehive.edge.node_probe import NodeProbe, interface_address, local_address, running_kubelet
-from edgehive.edge.node_status import NodeSettings, kubelet_version, sum_reserved
+from edgehive.edge.node_status import NodeSettings, kubelet_version, node_images, sum_reserved
 from edgehive.edge.plugins import NodePlugins
 from edgehive.edge.pods_config import pod_settings
 from edgehive.edge.pods_settings import NodeFacts
@@ -354,6 +354,9 @@ class EdgeCore:
             problem = "" if edged.default_pod_network == "host" else await runtime.network_problem()
             return f"{version.name}://{version.version}", problem
 
+        async def images() -> list[dict[str, Any]]:
+            return node_images(await runtime.list_images(), kubelet.node_status_max_images)
+
         return NodeAgent(
             settings=NodeSettings(
                 name=self._node,
@@ -377,6 +380,7 @@ class EdgeCore:
             wall=time.time,
             rng=_random,
             plugins=plugins,
+            images=images if kubelet.node_status_max_images else None,
             timers=NodeTimers(
                 status=parse_duration(kubelet.node_status_update_frequency),
                 report=parse_duration(kubelet.node_status_report_frequency),

@@ -60,7 +60,7 @@ class NodeAgent:
     """Keeps this node's Node and Lease in the cluster as they should be.
 
     `runtime_version` returns ``containerd://1.6.20`` and what is wrong with the pod network, if anything is; it
-    raises when the runtime cannot be used.
+    raises when the runtime cannot be used. `images`, if the node is to tell them, are as the Node has them.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class NodeAgent:
         rng: Callable[[], float],
         timers: NodeTimers = NodeTimers(),
         plugins: PluginFacts | None = None,
+        images: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None,
     ) -> None:
         self._settings = settings
         self._probe = probe
@@ -87,6 +88,7 @@ class NodeAgent:
         self._rng = rng
         self._timers = timers
         self._plugins = plugins
+        self._images = images
         self._labels: Mapping[str, str] = {}
         self._annotations: Mapping[str, str | None] = {}
         self.machine = probe.machine()
@@ -227,6 +229,11 @@ class NodeAgent:
             readiness = Readiness(self._runtime, problem)
         self._ready = not readiness.problem
         status = self._reporter.status(self._probe.levels(), readiness, self._wall(), address=self._address())
+        if self._images is not None:
+            try:
+                status["images"] = await self._images()
+            except EdgehiveError as exc:
+                log.debug("the images of this node: %s", safe_label(str(exc), 200))
         if self._plugins is not None:
             self._labels, self._annotations = self._plugins.node_facts(status)
         return status

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from edgehive.edge.node_probe import Levels, Machine
+from edgehive.edge.runtime import ImageInfo
 from edgehive.kube.quantity import format_quantity, parse_quantity
 
 KUBERNETES_VERSION = "v1.32.10"
@@ -23,6 +24,7 @@ EDGE_ROLE = "node-role.kubernetes.io/edge"
 AGENT_ROLE = "node-role.kubernetes.io/agent"
 
 _HEARTBEAT = "lastHeartbeatTime"
+_MOST_NAMES = 5
 
 
 def kubelet_version(product: str) -> str:
@@ -81,6 +83,17 @@ def sum_reserved(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
         for name, amount in part.items():
             total[name] = total.get(name, Decimal(0)) + parse_quantity(amount)
     return {name: format_quantity(amount) for name, amount in total.items()}
+
+
+def node_images(images: Iterable[ImageInfo], most: int) -> list[dict[str, Any]]:
+    """The ``images`` of a Node, the largest first, as many as the setting ``nodeStatusMaxImages`` says; -1 is all."""
+    found = [
+        {"names": [*one.digests, *one.tags][:_MOST_NAMES], "sizeBytes": one.size}
+        for one in images
+        if one.tags or one.digests
+    ]
+    found.sort(key=lambda one: (-one["sizeBytes"], one["names"]))
+    return found if most < 0 else found[:most]
 
 
 class NodeReporter:
@@ -302,8 +315,9 @@ def status_patch(
             patch[name] = changes
     if (before.get("addresses") or []) != status["addresses"]:
         patch["addresses"] = [{"$patch": "replace"}, *status["addresses"]]
-    if (in_use := status.get("volumesInUse")) is not None and in_use != (before.get("volumesInUse") or []):
-        patch["volumesInUse"] = in_use
+    for name in ("volumesInUse", "images"):
+        if (listed := status.get(name)) is not None and listed != (before.get(name) or []):
+            patch[name] = listed
     body: dict[str, Any] = {"status": patch} if patch else {}
     metadata = known.get("metadata")
     both: dict[str, Mapping[str, str] | Mapping[str, str | None]] = {
