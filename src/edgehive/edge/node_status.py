@@ -87,13 +87,11 @@ def sum_reserved(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 def node_images(images: Iterable[ImageInfo], most: int) -> list[dict[str, Any]]:
     """The ``images`` of a Node, the largest first, as many as the setting ``nodeStatusMaxImages`` says; -1 is all."""
-    found = [
+    named = sorted((one for one in images if one.tags or one.digests), key=lambda one: (-one.size, one.id))
+    return [
         {"names": [*one.digests, *one.tags][:_MOST_NAMES], "sizeBytes": one.size}
-        for one in images
-        if one.tags or one.digests
+        for one in (named if most < 0 else named[:most])
     ]
-    found.sort(key=lambda one: (-one["sizeBytes"], one["names"]))
-    return found if most < 0 else found[:most]
 
 
 class NodeReporter:
