@@ -12,6 +12,7 @@ from edgehive.aio.ids import RandomIds
 from edgehive.aio.kubeclient import object_path
 from edgehive.aio.limits import allow_open_files
 from edgehive.aio.supervise import Service, supervise
+from edgehive.aio.trim import Trimmer
 from edgehive.cloud.access import AccessAudit
 from edgehive.cloud.config import CloudCoreConfig
 from edgehive.cloud.config_load import local_address, split_address
@@ -144,6 +145,7 @@ class CloudCore:
             Service("records", parts.sync.run),
             Service("requested objects", parts.requested.run),
             Service("join token", tokens.run),
+            Service("memory", Trimmer().run),
             *(await self._ports(parts)),
         ]
         if parts.watches is not None:

@@ -24,6 +24,7 @@ from edgehive.aio.tunnel import TunnelMux, TunnelStream
 from edgehive.cloud.hub import QuietLogger, peer_subject
 from edgehive.kit.errors import EdgehiveError, Unreachable
 from edgehive.kit.text import safe_label
+from edgehive.kube.names import is_ip
 from edgehive.wire.tunnel import (
     ADDRESS_HEADER,
     NODE_HEADER,
@@ -198,7 +199,9 @@ class TunnelServer:
             return connection.respond(403, "the certificate is not this node's\n")
         assert isinstance(connection, TunnelConnection)
         window = parse_window(headers.get(WINDOW_HEADER))
-        connection.hello = Greeting(node, headers.get(ADDRESS_HEADER, "") or remote, window)
+        # An address and nothing else: one that is another node's name would lead that node's commands here.
+        address = headers.get(ADDRESS_HEADER, "").strip()
+        connection.hello = Greeting(node, address if is_ip(address) else remote, window)
         return None
 
     @staticmethod
