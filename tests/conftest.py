@@ -32,6 +32,18 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself because a package is missing."""
+    report = yield
+    if report.skipped and os.environ.get("EDGEHIVE_REQUIRE_REAL") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: skipped although EDGEHIVE_REQUIRE_REAL=1: {report.longrepr}"
+    return report
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a coroutine test that leaves a task behind which it started."""

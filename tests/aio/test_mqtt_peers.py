@@ -198,6 +198,7 @@ async def test_paho_s_will_is_published_and_its_id_is_taken_over(lab: Lab) -> No
         await client.stop()
 
 
+@pytest.mark.real
 async def test_aiomqtt_and_mosquitto_s_programs(lab: Lab) -> None:
     if not HAVE_MOSQUITTO:
         pytest.skip("no mosquitto on PATH")
@@ -426,6 +427,7 @@ async def test_our_client_on_our_broker_over_a_restart_of_it() -> None:
     assert [m.payload for m in lab.inbound] == [m.payload for m in received] == [b"0", b"1", b"2"]
 
 
+@pytest.mark.real
 async def test_a_mosquitto_bridges_both_ways(lab: Lab, tmp_path: Path) -> None:
     """It first asks for a private version of the protocol, is told that there is none, and takes the standard."""
     if not HAVE_MOSQUITTO:

@@ -36,6 +36,9 @@ spec:
 """
 
 
+pytestmark = pytest.mark.real
+
+
 @pytest.fixture(params=kubectls() or [None], ids=lambda path: path.parent.name if path else "none")
 def kubectl(request, home: Path) -> Kubectl:  # noqa: F811
     if request.param is None:

@@ -69,6 +69,9 @@ async def home(tmp_path, pki) -> AsyncIterator[Path]:
             task.cancel()
 
 
+pytestmark = pytest.mark.real
+
+
 @pytest.fixture(params=kubectls(), ids=lambda path: "PATH" if path.parts[:2] == ("/", "usr") else "carried")
 def every_kubectl(request, home) -> Kubectl:
     return Kubectl(request.param, home)

@@ -11,7 +11,7 @@ import pytest
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from tests.apiserver.test_apiserver_kubectl import Kubectl, kubectls
 
-pytestmark = pytest.mark.skipif(not kubectls(), reason="no kubectl")
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not kubectls(), reason="no kubectl")]
 
 READER = """
 apiVersion: rbac.authorization.k8s.io/v1

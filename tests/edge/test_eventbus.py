@@ -25,7 +25,7 @@ from edgehive.kit.errors import UserError
 from edgehive.wire.message import Message
 from tests.support.mqtt import HAVE_MOSQUITTO, free_port, mosquitto, mosquitto_pub, mosquitto_sub
 
-pytestmark = pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto on PATH")
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto on PATH")]
 
 DEVICE = "$hw/events/device/default/sensor1"
 

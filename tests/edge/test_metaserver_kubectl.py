@@ -14,7 +14,7 @@ from tests.support.installation import find_kubectl
 from tests.support.metaserver_lab import DEFAULT, with_lab
 from tests.support.metaserver_things import THINGS_YAML
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 
 def kubectls() -> list[str]:
