@@ -1,22 +1,26 @@
 """The client and the informer against the real API server, over mutual TLS."""
 
 import asyncio
+import datetime
 import json
 from dataclasses import replace
 
 import pytest
 
 from edgehive.aio.informer import Informer
+from edgehive.aio.kubeauth import Credentials
 from edgehive.aio.kubeclient import KubeClient
+from edgehive.aio.pki import create_ca, issue
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.kit.errors import Unreachable
 from edgehive.kube.api import APPLY_PATCH, MERGE_PATCH, ListOptions, WriteOptions
-from edgehive.kube.kubeconfig import parse_kubeconfig
-from edgehive.kube.refs import CONFIGMAPS
+from edgehive.kube.kubeconfig import KubeConfig, parse_kubeconfig
+from edgehive.kube.refs import CONFIGMAPS, GVR
 from edgehive.kube.status import ApiStatus
 from edgehive.store.log import MemoryLog
 
 HERE = WriteOptions(namespace="default")
+WHO = GVR("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 def configmap(name: str, **data: str) -> bytes:
@@ -65,4 +69,49 @@ async def test_certificates_verbs_watches_and_errors(tmp_path):
         async with KubeClient(replace(config, ca_pem=b"")) as distrustful:
             with pytest.raises(Unreachable):
                 await distrustful.create(CONFIGMAPS, configmap("x"), HERE)
+        serving.cancel()
+
+
+async def test_a_client_certificate_that_was_renewed_is_taken(tmp_path, caplog):
+    now = datetime.datetime.now(datetime.UTC)
+    ca = create_ca("test", now)
+    old, other = (issue(ca, common_name=name, organizations=(), now=now) for name in ("old", "other"))
+    config = KubeConfig(server="https://127.0.0.1:9", cert_pem=old.cert_pem, key_pem=old.key_pem)
+    files = tmp_path / "client.crt", tmp_path / "client.key"
+    files[0].write_bytes(config.cert_pem)
+    files[1].write_bytes(config.key_pem)
+    config = replace(config, cert_file=str(files[0]), key_file=str(files[1]))
+    credentials = Credentials(config)
+    assert await credentials.authorization(0.0, 0.0) == ""
+    assert credentials.client_pair is None, "what it began with"
+    files[0].write_bytes(other.cert_pem)
+    await credentials.authorization(61.0, 0.0)
+    assert credentials.client_pair is None, "half of it"
+    assert "keeping the one read before" in caplog.text
+    files[1].write_bytes(other.key_pem)
+    await credentials.authorization(90.0, 0.0)
+    assert credentials.client_pair is None, "not looked at all the time"
+    assert credentials.rejected()
+    await credentials.authorization(91.0, 0.0)
+    assert credentials.client_pair == (other.cert_pem, other.key_pem)
+    await credentials.authorization(190.0, 0.0)
+    assert credentials.client_pair == (other.cert_pem, other.key_pem)
+
+
+async def test_a_connection_is_made_anew_with_a_renewed_certificate(tmp_path):
+    server = ApiServer(ApiServerOptions(directory=tmp_path / "server", port=0), log_=MemoryLog())
+    await server.start()
+    config = parse_kubeconfig(server.kubeconfig())
+    other = parse_kubeconfig(server.kubeconfig("cloudcore"))
+    files = tmp_path / "client.crt", tmp_path / "client.key"
+    for path, content in zip(files, (other.cert_pem, other.key_pem), strict=True):
+        path.write_bytes(content)  # renewed between the reading of the configuration and the first request
+    config = replace(config, cert_file=str(files[0]), key_file=str(files[1]))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        serving = group.create_task(server.run())
+        async with KubeClient(config) as client:
+            raw = await client.create(
+                WHO, b'{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
+            )
+            assert json.loads(raw)["status"]["userInfo"]["username"] == "system:cloudcore"
         serving.cancel()

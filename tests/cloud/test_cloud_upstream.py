@@ -102,11 +102,13 @@ async def test_a_refusal_of_cloudcore_itself_is_no_refusal_of_the_edge(lab: Any,
     edge = await lab.edge("edge-1")
     await edge.wait(lambda m: m.resource == "default/pod/p")
     text = 'pods "p" is forbidden: User "system:serviceaccount:kubeedge:cloudcore" cannot patch resource'
+    node = 'pods "p" is forbidden: User "system:node:edge-1" cannot patch resource'
     quota = 'pods "p" is forbidden: exceeded quota: q'
     delete = {"gracePeriodSeconds": 0, "preconditions": {"uid": made["metadata"]["uid"]}}
     for refusal, code in (
         (ApiStatus(403, "Forbidden", text), 503),
         (ApiStatus(401, "Unauthorized", "Unauthorized"), 503),
+        (ApiStatus(403, "Forbidden", node), 403),
         (ApiStatus(403, "Forbidden", quota), 403),
     ):
         api.fail = lambda verb, gvr, name, refusal=refusal: (

@@ -121,7 +121,7 @@ def _read(path: Path) -> bytes:
 
 
 class Credentials:
-    """Gives the Authorization header, and the client certificate of an exec plugin."""
+    """Gives the Authorization header, and the client certificate of an exec plugin or of files that were renewed."""
 
     def __init__(self, config: KubeConfig) -> None:
         self._config = config
@@ -130,7 +130,7 @@ class Credentials:
         self._expires = float("inf")
         self._lock = asyncio.Lock()
         self.client_pair: tuple[bytes, bytes] | None = None
-        """Certificate and key that the exec plugin gave."""
+        """Certificate and key that came after those of the configuration."""
 
     async def authorization(self, now: float, wall: float) -> str:
         """Return the header's value, empty when a certificate alone is used.
@@ -144,8 +144,8 @@ class Credentials:
             async with self._lock:
                 if (not self._token and self.client_pair is None) or wall > self._expires - _EXPIRY_MARGIN:
                     await self._run_plugin(config.exec)
-        elif config.token_file and now - self._checked > _TOKEN_AGE:
-            self._read_token(now)
+        elif (config.token_file or config.cert_file) and now - self._checked > _TOKEN_AGE:
+            self._read_again(now)
         if self._token:
             return f"Bearer {self._token}"
         if config.username:
@@ -158,10 +158,29 @@ class Credentials:
         if self._config.exec is not None:
             self._token, self.client_pair, self._expires = "", None, float("inf")
             return True
-        return bool(self._config.token_file)
+        return bool(self._config.token_file or self._config.cert_file)
 
-    def _read_token(self, now: float) -> None:
+    def _read_again(self, now: float) -> None:
         self._checked = now
+        if self._config.token_file:
+            self._read_token()
+        if self._config.cert_file and self._config.key_file:
+            self._read_pair(self._config)
+
+    def _read_pair(self, config: KubeConfig) -> None:
+        """Take a certificate that was renewed; files that do not fit each other are half way through that."""
+        try:
+            pair = (Path(config.cert_file).read_bytes(), Path(config.key_file).read_bytes())
+            if pair == (self.client_pair or (config.cert_pem, config.key_pem)):
+                return
+            client_tls(with_pair(config, pair))
+        except (OSError, UserError) as exc:
+            log.warning("client certificate: %s; keeping the one read before", safe_label(str(exc), 300))
+            return
+        log.info("the client certificate %s was renewed", safe_label(config.cert_file, 200))
+        self.client_pair = pair
+
+    def _read_token(self) -> None:
         try:
             self._token = Path(self._config.token_file).read_text(encoding="utf-8").strip()
         except OSError as exc:

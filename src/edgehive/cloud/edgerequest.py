@@ -17,6 +17,7 @@ from edgehive.kube.api import WriteOptions
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.status import ApiStatus, bad_request
 from edgehive.wire.classify import EDGE_CONTROLLER, RESOURCE_GROUP
+from edgehive.wire.endpoint import NODE_USER_PREFIX
 from edgehive.wire.message import MALFORMED, OK, RESPONSE, Message, Stamp, content_data
 from edgehive.wire.resource import Resource
 
@@ -125,7 +126,7 @@ class EdgeRequest:
         return replace(self, message=self.message.at(resource))
 
 
-def of_cloudcore(error: EdgehiveError, *, impersonate: bool) -> EdgehiveError:
+def of_cloudcore(error: EdgehiveError) -> EdgehiveError:
     """A refusal that is about cloudcore's own account as "not now", anything else as it is.
 
     An API server that has just started refuses with 403 until it has read its roles, and with 401 whom it cannot
@@ -134,12 +135,13 @@ def of_cloudcore(error: EdgehiveError, *, impersonate: bool) -> EdgehiveError:
     """
     if not isinstance(error, ApiStatus):
         return error
-    ours = error.code == 401 or (error.code == 403 and not impersonate and _BY_ROLE in error.message)
+    refused = error.code == 403 and _BY_ROLE in error.message
+    ours = error.code == 401 or (refused and f"{_BY_ROLE}{NODE_USER_PREFIX}" not in error.message)
     return _not_now(f"cloudcore is refused: {error.message}") if ours else error
 
 
 _BY_ROLE = 'is forbidden: User "'
-"""In every refusal of an authorizer; admission plugins write something else."""
+"""In every refusal of an authorizer, with who is refused; admission plugins write something else."""
 
 
 def _not_now(message: str) -> ApiStatus:

@@ -125,7 +125,7 @@ class EdgeController:
         except EdgehiveError as exc:
             self.stats.failures += 1
             self._say(node, message.operation, target, exc)
-            answers = row.on_failure(request, of_cloudcore(exc, impersonate=self._impersonation.enforced))
+            answers = row.on_failure(request, of_cloudcore(exc))
         if answers is None:
             return ()
         return answers if isinstance(answers, tuple) else (answers,)
