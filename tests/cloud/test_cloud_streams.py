@@ -1,12 +1,17 @@
 """The stream server: whose tunnel a request is for, and who may ask."""
 
+import json
+import socket
 from typing import Any
 
 import pytest
 
 from edgehive.aio.http import Request
 from edgehive.aio.rawhttp import SocketStream
+from edgehive.cloud.ownership import instance_of
 from edgehive.cloud.stream_server import StreamServer
+from edgehive.kit.errors import Unreachable
+from edgehive.kube.reflector import CachedObject, decode_cached
 
 
 class Asked:
@@ -19,7 +24,7 @@ class Asked:
     async def find(self, key: str) -> None:
         self.keys.append(key)
 
-    async def enter(self) -> SocketStream:
+    async def enter(self, instance: str) -> SocketStream:
         raise AssertionError("nobody wants a proxy here")
 
     @staticmethod
@@ -72,3 +77,65 @@ async def test_only_an_api_server_or_an_administrator_may_ask(subject: Any) -> N
 
 async def test_other_paths_are_not_there() -> None:
     assert (await Asked().server.handle(request("/run/default/web/c", host="edge-1"))).status == 404
+
+
+def known(name: str, instance: str, *addresses: str) -> CachedObject:
+    body = {
+        "metadata": {"name": name, "annotations": {"cloudcore": instance} if instance else {}},
+        "status": {"addresses": [{"type": "InternalIP", "address": a} for a in addresses]},
+    }
+    return decode_cached(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("host", "instance"),
+    [
+        ("edge-1", "10.0.0.2"),
+        ("192.168.1.7", "10.0.0.2"),
+        ("edge-2", ""),
+        ("192.168.1.8", ""),
+        ("edge-3", ""),
+        ("edge-4", ""),
+        ("somewhere.else", ""),
+    ],
+)
+def test_a_node_that_is_connected_to_another_instance_is_found_there(host: str, instance: str) -> None:
+    nodes = [
+        known("edge-1", "10.0.0.2", "192.168.1.7"),
+        known("edge-2", "10.0.0.1", "192.168.1.8"),
+        known("edge-3", ""),
+        known("edge-4", "not-an-address; reboot"),
+    ]
+    assert instance_of(nodes, host, "10.0.0.1") == instance
+
+
+async def test_an_api_server_is_led_to_the_instance_that_has_the_tunnel() -> None:
+    async def nowhere(key: str) -> None:
+        return None
+
+    entered: list[str] = []
+
+    async def enter(instance: str) -> SocketStream:
+        entered.append(instance)
+        raise Unreachable("tried")
+
+    server = StreamServer(
+        find=nowhere,
+        new_id=lambda: 1,
+        node_of=lambda *_: None,
+        enter=enter,
+        elsewhere={"edge-1": "10.0.0.2", "192.168.1.7": "10.0.0.2"}.get,  # type: ignore[arg-type]
+    )
+
+    async def connect(target: str) -> int:
+        ask = Request("CONNECT", target, raw_path=target, peer_subject=("kube-apiserver", ()))
+        return (await server.handle(ask)).status
+
+    assert await connect("edge-1:10350") == 502
+    assert await connect("192.168.1.7:10350") == 502
+    assert entered == ["10.0.0.2", "10.0.0.2"]
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        assert await connect(f"127.0.0.1:{nobody.getsockname()[1]}") == 502, "no node at all"
+    assert await connect("192.168.1.7:notaport") == 400
+    assert len(entered) == 2

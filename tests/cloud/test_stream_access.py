@@ -106,7 +106,7 @@ async def test_the_stream_server_asks_for_an_identity_first() -> None:
     async def nobody(key: str) -> None:
         return None
 
-    async def enter() -> SocketStream:
+    async def enter(instance: str) -> SocketStream:
         raise AssertionError("nobody wants a proxy here")
 
     bench = Bench()

@@ -14,7 +14,7 @@ from edgehive.apiserver.nodeauthz import NodeAuthorizer
 from edgehive.apiserver.rbac import StoredPolicy, who
 from edgehive.kube.cloudcore_rights import EVERYTHING, cloudcore_rights
 from edgehive.kube.rbac import Policy
-from edgehive.kube.rules import READ, Attributes, Rule
+from edgehive.kube.rules import READ, WRITE, Attributes, Rule
 from edgehive.kube.status import ApiStatus
 
 
@@ -34,9 +34,42 @@ class Binding:
 _ALL = ("*",)
 _HEALTH = ("/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version", "/version/")
 _DISCOVERY = (*_HEALTH, "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
+_KUBEEDGE = (
+    "reliablesyncs.kubeedge.io",
+    "devices.kubeedge.io",
+    "operations.kubeedge.io",
+    "rules.kubeedge.io",
+    "apps.kubeedge.io",
+    "policy.kubeedge.io",
+)
+# What KubeEdge's own chart gives cloudcore beyond its needs, and so, without `authorization`, the clients of MetaServers.
+_CHART = (
+    Rule(
+        WRITE,
+        ("",),
+        (
+            "nodes",
+            "nodes/status",
+            "pods",
+            "pods/status",
+            "configmaps",
+            "secrets",
+            "endpoints",
+            "services",
+            "persistentvolumes",
+            "persistentvolumeclaims",
+            "namespaces",
+            "events",
+        ),
+    ),
+    Rule(("delete",), ("",), ("pods", "configmaps", "nodes")),
+    Rule((*WRITE, "delete"), ("coordination.k8s.io",), ("leases",)),
+    Rule(WRITE, ("events.k8s.io",), ("events",)),
+    Rule(_ALL, _KUBEEDGE, _ALL),
+)
 _CLOUDCORE = (
     *cloudcore_rights(EVERYTHING),
-    Rule(("create",), ("",), ("namespaces",)),
+    *_CHART,
     # What clients at the edge look at through MetaServer; KubeEdge leaves it to the administrator to add this.
     Rule(READ, _ALL, _ALL),
     # Whoever may impersonate anybody is an administrator: cloudcore acts for nodes only.

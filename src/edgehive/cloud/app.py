@@ -28,7 +28,7 @@ from edgehive.cloud.impersonation import NOBODY, Impersonation, find_impersonati
 from edgehive.cloud.location import LocationIndex
 from edgehive.cloud.monitor import CloudMetrics, Monitor
 from edgehive.cloud.nodes import NodeSettings, NodeTable, Route
-from edgehive.cloud.ownership import Ownership
+from edgehive.cloud.ownership import Ownership, instance_of
 from edgehive.cloud.pki import CloudKeys, CloudPki, TokenKeeper
 from edgehive.cloud.policycontroller import PolicyController
 from edgehive.cloud.requested import Requested
@@ -186,7 +186,13 @@ class CloudCore:
                 self._config,
                 keys=parts.keys,
                 kubernetes_ca=self._kubernetes_ca,
-                cluster=StreamCluster(parts.api, self._address, parts.view.node_of, parts.view.raw_node),
+                cluster=StreamCluster(
+                    parts.api,
+                    self._address,
+                    parts.view.node_of,
+                    parts.view.raw_node,
+                    lambda host: instance_of(parts.caches.nodes.items(), host, self._address),
+                ),
                 worker=self._worker,
             )
             self.ports = replace(self.ports, tunnel=made.tunnel_port, stream=made.stream_port)

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from edgehive.aio.informer import Informer
+from edgehive.cloud.stream_ports import is_address
 from edgehive.kit.errors import EdgehiveError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kube.api import MERGE_PATCH, KubeApi
+from edgehive.kube.reflector import CachedObject
 from edgehive.kube.refs import NODES
 from edgehive.kube.status import ApiStatus
 
@@ -17,6 +20,38 @@ log = logging.getLogger(__name__)
 
 OWNER_ANNOTATION: Final = "cloudcore"
 """The address of the instance a node is connected to."""
+
+
+class _Address(msgspec.Struct):
+    address: str = ""
+
+
+class _Status(msgspec.Struct):
+    addresses: list[_Address] | None = None
+
+
+class _Node(msgspec.Struct):
+    status: _Status | None = None
+
+
+def instance_of(nodes: Iterable[CachedObject], host: str, own: str) -> str:
+    """The address of the other instance that a node, by name or address, is noted to be connected to; "" if none is."""
+    for node in nodes:
+        found = (node.meta.annotations or {}).get(OWNER_ANNOTATION, "")
+        if found in ("", own) or not is_address(found):
+            continue
+        if node.meta.name == host or host in _addresses(node.raw):
+            return found
+    return ""
+
+
+def _addresses(raw: bytes) -> set[str]:
+    try:
+        status = msgspec.json.decode(raw, type=_Node).status
+    except MALFORMED:
+        return set()
+    return {one.address for one in (status.addresses if status else None) or ()}
+
 
 _TRIES = 3
 _PAUSE = 1.0

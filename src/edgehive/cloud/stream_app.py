@@ -39,6 +39,8 @@ class StreamCluster:
     address: str
     node_of: Callable[[str, str], str | None]
     raw_node: Callable[[str], bytes | None]
+    instance_of: Callable[[str], str]
+    """The address of the other cloudcore that a node (by name or address) is connected to, or ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,19 @@ async def open_streams(
         services.append(Service("tunnels of other workers", siblings.run))
         find = siblings.find
 
-    async def enter() -> SocketStream:
-        return await SocketStream.connect(_local(host), stream_port)
+    async def enter(instance: str) -> SocketStream:
+        # Another instance is taken to have its stream server at the same port.
+        return await SocketStream.connect(instance or _local(host), stream_port)
 
     server, clients = stream_keys(settings, keys, kubernetes_ca)
     access = StreamAccess(api=cluster.api, now=time.monotonic)
     handler = StreamServer(
-        find=find, new_id=tunnels.new_id, node_of=cluster.node_of, access=access, enter=enter
+        find=find,
+        new_id=tunnels.new_id,
+        node_of=cluster.node_of,
+        access=access,
+        enter=enter,
+        elsewhere=cluster.instance_of,
     )
     stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
     try:

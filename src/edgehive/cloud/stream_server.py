@@ -47,14 +47,18 @@ class StreamServer:
         find: Callable[[str], Awaitable[Session | None]],
         new_id: Callable[[], int],
         node_of: Callable[[str, str], str | None],
-        enter: Callable[[], Awaitable[SocketStream]],
+        enter: Callable[[str], Awaitable[SocketStream]],
+        elsewhere: Callable[[str], str] = lambda host: "",
         access: StreamAccess | None = None,
         first: FirstAnswer | None = None,
     ) -> None:
         """Wire up; `find` gives a node's tunnel by name or address, `new_id` an id for a connection in it.
 
-        `enter` connects to this server itself, which is every node's kubelet; `first` says how long an answer may take.
+        `enter` connects to the stream server of the instance at an address, "" for this one: that is every node's
+        kubelet. `elsewhere` gives the address of the instance that has a node's tunnel, "" if it is not known; `first`
+        says how long an answer may take.
         """
+        self._elsewhere = elsewhere
         self._first = first or FirstAnswer(find=find, new_id=new_id)
         self._enter = enter
         self._find = find
@@ -104,7 +108,8 @@ class StreamServer:
         """Be the proxy of an API server (its egress selector): edges are reached here, all others directly.
 
         An API server that sends what is meant for nodes through a proxy needs no route to them, and no name of theirs
-        has to be resolved: whatever it takes for an edge's address ends at this server.
+        has to be resolved: whatever it takes for an edge's address ends at this server, or at the one of the instance
+        that the node is connected to.
         """
         host, _, port = target.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
@@ -114,7 +119,9 @@ class StreamServer:
             # Edges have addresses of networks of their own, which may be somebody else's here, too.
             meant = not is_address(host) or int(port) in _KUBELET_PORTS
             if meant and await self._find(host) is not None:
-                other = await self._enter()
+                other = await self._enter("")
+            elif meant and (instance := self._elsewhere(host)):
+                other = await self._enter(instance)
             else:
                 other = await SocketStream.connect(host, int(port))
         except (EdgehiveError, OSError) as exc:
