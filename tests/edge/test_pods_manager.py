@@ -264,10 +264,12 @@ async def test_what_waits_for_the_cloud_is_tried_as_soon_as_it_is_there(site: Si
     volumes = [{"name": "token", "projected": {"sources": [token]}}]
     site.meta.connected = False
     site.meta.put_pod(make_pod("a", container("c", "x"), volumes=volumes))
-    async with site.edged():  # whose clock stands still: no pause ends by itself
+    async with site.edged() as manager:  # whose clock stands still: no pause ends by itself
         await until("it waits", lambda: "FailedMount" in site.meta.reasons())
         site.meta.connect()
         await until("it runs", lambda: site.phase("a") == "Running")
+        site.meta.remove_pod("default", "a")
+        await until("its volume is unmounted", lambda: not [*manager.pods()])
 
 
 async def test_the_host_network_can_be_the_default(site: Site) -> None:

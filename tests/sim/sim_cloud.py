@@ -14,6 +14,7 @@ from sim_engine import Process, Sim, Wire
 from edgehive.kit.errors import ProtocolError
 from edgehive.wire import classify as cls
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Unknown
+from edgehive.wire.devices import Member, membership_message
 from edgehive.wire.message import DELETE, INSERT, QUERY, UPDATE, Message, decode_content
 from edgehive.wire.objectsync import CreateSync, DeleteSync, SyncKey, SyncRecord, SyncWrite, SyncWriter
 from edgehive.wire.outbound import Outbound
@@ -154,14 +155,23 @@ class Cloud(Process):
                 resource=f"default/{cached.kind.lower()}/{cached.name}",
                 content=cached.raw,
                 resource_version=cached.version,
-                source=cls.EDGE_CONTROLLER,
+                source=cls.DEVICE_CONTROLLER if cached.kind == "Device" else cls.EDGE_CONTROLLER,
                 group=cls.RESOURCE_GROUP,
             )
         )
         for name, node in self.nodes.items():
             key = SyncKey(name, cached.namespace, cached.uid)
             if name in stored.nodes or key in self.syncs:
+                self._tell_members(node, cached, operation)
                 node.send(outbound, self.sim.now)
+
+    def _tell_members(self, node: CloudNode, cached: CachedObject, operation: str) -> None:
+        """A device joins its node, or leaves it: said once, beside the object."""
+        if cached.kind != "Device" or operation == UPDATE or node.session is None:
+            return
+        members = [Member(cached.namespace or "", cached.name)]
+        changed = {"removed": members} if operation == DELETE else {"added": members}
+        node.session.send(membership_message(**changed, stamp=self.sim.stamp), self.sim.now)
 
     # wire.cloudnode.World
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from sim_edged import Edged
 from sim_engine import CALM, Process, Sim, Wire
+from sim_twin import Twin
 
 from edgehive.edge.metaclient import PodChange
 from edgehive.edge.metarows import answered_change, pod_change
@@ -29,6 +30,7 @@ from edgehive.wire.held import holding, holdings_message
 from edgehive.wire.message import INSERT, PATCH, QUERY, RESPONSE, UPLOAD, Message
 from edgehive.wire.outbound import parse_version
 from edgehive.wire.outbox import Entry, Outbox, OutboxLimits, Settled
+from edgehive.wire.resource import MEMBERSHIP
 from edgehive.wire.rows import Put, Remove, Row
 from edgehive.wire.uploads import UploadLimits, Uploads
 
@@ -155,6 +157,7 @@ class Edge(Process):
     """One edgecore. `go`: behaves like the original where that matters (drops unclaimed answers, no version guard)."""
 
     edged_class = Edged
+    twin_class = Twin
 
     def __init__(self, sim: Sim, name: str, dial: Callable[[str], Wire | None], *, go: bool = False) -> None:
         super().__init__(sim, name)
@@ -186,6 +189,7 @@ class Edge(Process):
             return
         # What edged of the original makes of what it is told is not ours to check.
         self.edged = None if self.go else self.edged_class(sim, self.name, lambda: self.disk.rows, self.later)
+        self.twin = None if self.go else self.twin_class(sim, self.name, lambda: self.disk.rows)
         self.later(sim.rng.uniform(0.2, 1.0), self.work)
 
     def lost(self) -> None:
@@ -362,6 +366,10 @@ class Edge(Process):
     def incoming(self, message: Message) -> None:
         if self.go and message.operation == RESPONSE:
             return  # the original drops an answer whose requester is gone, and does not acknowledge it
+        if message.resource.endswith(MEMBERSHIP):
+            if self.twin is not None:
+                self.twin.members(message)
+            return
         self.check_order(message)
         stored = self.disk.rows.get(message.resource)
         if self.go and (message.operation != "delete" or "/pod/" not in message.resource):
@@ -381,6 +389,11 @@ class Edge(Process):
             self.acknowledge(plan.ack)
         if plan.forward is rows.Forward.EDGED and "/pod/" in message.resource:
             self.tell_edged(pod_change(message, stored, self.name))
+        self.tell_twin(plan, message)
+
+    def tell_twin(self, plan: rows.Plan, message: Message) -> None:
+        if plan.forward is rows.Forward.TWIN and self.twin is not None:
+            self.twin.object(message)
 
     def tell_edged(self, change: PodChange | None) -> None:
         if change is not None and self.edged is not None:

@@ -103,7 +103,7 @@ class World:
         rng = self.sim.rng
         name = rng.choice(("a", "b", "c", "d"))
         edge = rng.choice(self.edges).name
-        match rng.randint(0, 9):
+        match rng.randint(0, 11):
             case 0 | 1 | 2 | 3:
                 self.api.put("Pod", f"{edge}-{name}", frozenset({edge}))
             case 4 | 5:
@@ -115,6 +115,12 @@ class World:
                 self.api.put("ConfigMap", "shared", frozenset(e.name for e in self.edges))
             case 8:
                 self.api.put("ConfigMap", "extra", frozenset())
+            case 9:
+                self.api.put("Device", f"{edge}-device", frozenset({edge}))
+            case 10:
+                self.api.remove("Device", f"{edge}-device")
+                if rng.random() < 0.7:
+                    self.api.put("Device", f"{edge}-device", frozenset({edge}))
             case _:
                 self.api.remove("ConfigMap", rng.choice(("shared", "extra")))
         self.sim.at(rng.expovariate(1.5), self.user)
@@ -126,11 +132,13 @@ class World:
         rng = self.sim.rng
         match rng.randint(0, 8):
             case 8:
-                if self.api.syncs:
-                    key = rng.choice(sorted(self.api.syncs, key=lambda key: key.name))
-                    if next(e for e in self.edges if e.name == key.node).tells:
-                        self.sim.note("fate", "somebody deletes record %s", key.name)
-                        self.api.write(DeleteSync(key))
+                keys = sorted(
+                    (key for key in self.api.syncs if self._may_lose(key)), key=lambda key: key.name
+                )
+                if keys:
+                    key = rng.choice(keys)
+                    self.sim.note("fate", "somebody deletes record %s", key.name)
+                    self.api.write(DeleteSync(key))
             case 7:
                 edge = rng.choice(self.edges)
                 if edge.alive and edge.tells:
@@ -163,6 +171,16 @@ class World:
                 if edge.alive:
                     edge.die()
         self.sim.at(rng.expovariate(0.25), self.fate)
+
+    def _may_lose(self, key: SyncKey) -> bool:
+        """Whether its node gets right again without this record.
+
+        An original edge does not say what it holds. And what no pod of a node mentions is followed there by its record
+        alone: to say that one has it must not subscribe to it (`wire.held`).
+        """
+        stored = next((s for s in self.api.objects.values() if s.cached.uid == key.uid), None)
+        edge = next(edge for edge in self.edges if edge.name == key.node)
+        return edge.tells and (stored is None or key.node in stored.nodes)
 
     def join_again(self, node: str) -> None:
         """The token join of a node that exists: its records go back to 0 before it gets its certificate."""
@@ -227,7 +245,7 @@ class World:
         for key, row in edge.disk.rows.items():
             if key in wanted:
                 continue
-            kind = "ConfigMap" if row.type == "configmap" else "Pod"
+            kind = {"configmap": "ConfigMap", "device": "Device"}.get(row.type, "Pod")
             current = self.api.objects.get((kind, key.rsplit("/", 1)[1]))
             uid, version = ids(row.value)
             if current is None or uid != current.cached.uid:
@@ -245,6 +263,8 @@ class World:
             problems.append(f"{edge.name} still keeps {len(edge.disk.uploads.rows)} uploads")
         if edge.edged is not None:
             problems += edge.edged.problems()
+        if edge.twin is not None:
+            problems += edge.twin.problems()
         if edge.disk.outbox:
             problems.append(f"{edge.name} still keeps {len(edge.disk.outbox)} messages")
         return problems

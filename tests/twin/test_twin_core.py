@@ -358,6 +358,19 @@ def test_what_is_not_desired_any_more_is_not_expected_any_more():
     assert twins["level"].expected.value == "7", "a client has set it since"
 
 
+def test_the_object_of_a_device_decides_whether_it_is_here():
+    """A cloudcore that is behind says again that the device before has left, when the next one of its name is here."""
+    core = make()
+    core.device_object("default/d1", "", {"power": "on"})
+    core.membership(b'{"removed_devices":[{"id":"default/d1"}]}', detail=False)
+    core.membership(b'{"added_devices":[{"id":"default/d1"}]}', detail=False)
+    core.membership(b'{"devices":[]}', detail=True)
+    assert core.devices["default/d1"].twins["power"].expected.value == "on"
+    assert core.object_ids() == ["default/d1"]
+    core.object_gone("default/d1")
+    assert len(core) == 0
+
+
 @pytest.mark.parametrize("order", ["object first", "membership first"])
 def test_a_device_is_announced_once(order):
     core = TwinCore(node="n", stamp=Clock())

@@ -215,13 +215,13 @@ class TwinCore:
         gone = message.removed
         if detail:
             listed = {entry.id for entry in message.added}
-            gone = [
-                DeviceEntry(d.id)
-                for d in self._devices.values()
-                if d.id not in listed and not d.has_object  # the object's deletion decides
-            ]
+            gone = [DeviceEntry(d.id) for d in self._devices.values() if d.id not in listed]
         for entry in gone:
-            effects += self._leave(entry)
+            device = self._devices.get(entry.id)
+            # While the object is here its deletion decides, and that says of which device: a cloudcore that is behind
+            # says again that the one before is gone, when the next one of its name is here already.
+            if device is not None and not device.has_object:
+                effects += self._leave(entry)
         return effects
 
     def cloud_updated(self, device_id: str, payload: bytes) -> list[Effect]:
