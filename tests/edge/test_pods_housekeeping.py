@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ from edgehive.edge.pods_garbage import (
 )
 from edgehive.edge.pods_manager import PodManager
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
+from edgehive.edge.pods_spec import Pod, parse_pod
+from edgehive.edge.pods_storage import excess
 from edgehive.edge.runtime import ContainerInfo, ImageInfo, RuntimeFailure, State, Usage
 from tests.edge.test_pods_manager import FakeRuntime, until
 from tests.support.fakemeta import FakeMeta, container, make_pod
@@ -342,6 +346,62 @@ async def test_one_pod_is_evicted_at_a_time_until_there_is_enough_again(tmp_path
         node.now += 100
         await asyncio.sleep(0.1)
         assert {node.status(n)["phase"] for n in "ac"} == {"Running"}
+
+
+def test_what_is_larger_than_it_may_be() -> None:
+    def pod(limits: dict[str, str], size: str = "", medium: str = "") -> Pod:
+        containers = [
+            container(
+                name, "x", resources={"limits": {"ephemeral-storage": limits[name]} if name in limits else {}}
+            )
+            for name in ("a", "b")
+        ]
+        source = {"sizeLimit": size, "medium": medium} if size else {}
+        raw = make_pod(
+            "p", *containers, volumes=[{"name": "e", "emptyDir": source}, {"name": "n", "emptyDir": None}]
+        )
+        return parse_pod(json.dumps(raw).encode())
+
+    kib = 1 << 10
+    assert excess(pod({}), {"e": 1 << 40}, {"a": 1 << 40}) == ""
+    assert excess(pod({}, "1Ki"), {"e": kib}, {}) == ""
+    assert (
+        excess(pod({}, "1Ki"), {"e": kib + 1}, {}) == 'Usage of EmptyDir volume "e" exceeds the limit "1Ki". '
+    )
+    assert excess(pod({}, "1Ki", "Memory"), {"e": kib + 1}, {}) == ""
+    assert excess(pod({"a": "1Ki"}), {"e": 500}, {"a": 500}) == ""
+    assert "exceeds the total limit of containers 1Ki. " in excess(pod({"a": "1Ki"}), {"e": 600}, {"a": 500})
+    both = pod({"a": "1Ki", "b": "2Ki"})
+    assert "total limit of containers 3072. " in excess(both, {"n": 3 * kib}, {"b": 1})
+    assert (
+        excess(both, {}, {"a": kib + 1}) == 'Container a exceeded its local ephemeral storage limit "1Ki". '
+    )
+    assert excess(both, {}, {"a": kib, "b": 2 * kib}) == ""
+
+
+async def test_who_writes_more_than_he_may_is_evicted(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    limited = container("c", "x", resources={"limits": {"ephemeral-storage": "1Mi"}})
+    volumes = [{"name": "e", "emptyDir": {"sizeLimit": "100Ki"}}]
+    node.meta.put_pod(make_pod("layer", limited))
+    for name in ("volume", "modest"):
+        node.meta.put_pod(make_pod(name, container("c", "x"), volumes=volumes))
+    node.meta.put_pod(make_pod("critical", container("c", "x"), volumes=volumes, priority=2_000_001_000))
+    names = ("layer", "volume", "modest", "critical")
+    async with node.edged():
+        await until("all run", lambda: all(node.status(n).get("phase") == "Running" for n in names))
+        for name in ("volume", "critical"):
+            place = tmp_path / "root" / "pods" / f"uid-{name}" / "volumes" / "kubernetes.io~empty-dir" / "e"
+            (place / "much").write_bytes(os.urandom(200_000))
+        for info in node.runtime.containers.values():
+            if info.labels["io.kubernetes.pod.name"] == "layer":
+                node.runtime.usages[info.id] = Usage(disk=2 << 20)
+        for name, text in (("volume", 'EmptyDir volume "e"'), ("layer", "total limit of containers 1Mi")):
+            await until("it goes", lambda n=name: node.status(n).get("phase") == "Failed")
+            assert node.status(name)["reason"] == "Evicted"
+            assert text in str(node.status(name)["message"])
+        await asyncio.sleep(0.1)
+        assert {node.status(n)["phase"] for n in ("modest", "critical")} == {"Running"}
 
 
 async def test_a_cut_link_evicts_nobody(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edgehive.edge.node_probe import Levels
@@ -23,6 +23,7 @@ from edgehive.edge.pods_garbage import ImageGarbage, LogRotation, disk_usage, im
 from edgehive.edge.pods_settings import PodSettings
 from edgehive.edge.pods_spec import Pod, parse_quantity
 from edgehive.edge.pods_static import is_static
+from edgehive.edge.pods_storage import empty_directories, excess, limited_containers, limited_volumes
 from edgehive.edge.podstatus import TERMINAL
 from edgehive.edge.runtime import Runtime, RuntimeFailure, Usage
 from edgehive.kit.errors import ProtocolError, StorageError, Transient
@@ -85,6 +86,7 @@ class Housekeeping:
             self._images_at = now
             levels = self._levels()
             await self._remove_images(self._images.to_free(*levels.image_bytes), now)
+        await self._look_at_limits(cores)
         if self._watch.watches:
             await self._look_for_shortage(cores, now)
 
@@ -110,6 +112,34 @@ class Housekeeping:
         if need > 0 and freed < need:
             log.warning("%d bytes of images should go, but only %d could", need, freed)
         return freed
+
+    # --- limits -----------------------------------------------------------------------------------------
+
+    async def _look_at_limits(self, cores: list[PodCore]) -> None:
+        """Evict pods that have written more than they may."""
+        own = [core for core in cores if _may_go(core) and not _is_spared(core.pod)]
+        limited = [core for core in own if limited_volumes(core.pod) or limited_containers(core.pod)]
+        if not limited:
+            return
+        layers: dict[str, int] = {}
+        if any(limited_containers(core.pod) for core in limited):
+            layers = {identity: usage.disk for identity, usage in (await self._runtime.usage()).items()}
+        for core in limited:
+            text = excess(core.pod, *await asyncio.to_thread(self._written, core, layers))
+            if text:
+                self._events.emit(core.pod, "Evicted", text, warning=True)
+                self._evict(core.pod, text, None)
+
+    def _written(self, core: PodCore, layers: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        pod = core.pod
+        volumes = self._settings.root_directory / "pods" / pod.uid / "volumes" / "kubernetes.io~empty-dir"
+        logs = self._settings.log_directory / log_directory_name(pod)
+        containers: dict[str, int] = {}
+        for info in core.containers:
+            containers[info.name] = containers.get(info.name, 0) + layers.get(info.id, 0)
+        for name in containers:
+            containers[name] += disk_usage(logs / name)
+        return {name: disk_usage(volumes / name) for name in empty_directories(pod)}, containers
 
     # --- shortages --------------------------------------------------------------------------------------
 
@@ -159,7 +189,7 @@ class Housekeeping:
             usage = {}
         found = []
         for core in cores:
-            if core.stopping or core.pod.status.get("phase") in TERMINAL:
+            if not _may_go(core):
                 continue
             pod = core.pod
             parts = [usage.get(info.id, Usage()) for info in core.containers]
@@ -170,7 +200,7 @@ class Housekeeping:
                 Candidate(
                     pod.uid,
                     pod.spec.priority,
-                    is_static(pod) or pod.spec.priority >= CRITICAL_PRIORITY,
+                    _is_spared(pod),
                     sum(part.memory for part in parts),
                     _requested(pod, "memory"),
                     disk,
@@ -183,6 +213,14 @@ class Housekeeping:
     def _own_files(self, pod: Pod) -> int:
         volumes: Path = self._settings.root_directory / "pods" / pod.uid
         return disk_usage(volumes) + disk_usage(self._settings.log_directory / log_directory_name(pod))
+
+
+def _may_go(core: PodCore) -> bool:
+    return not core.stopping and core.pod.status.get("phase") not in TERMINAL
+
+
+def _is_spared(pod: Pod) -> bool:
+    return is_static(pod) or pod.spec.priority >= CRITICAL_PRIORITY
 
 
 def _requested(pod: Pod, resource: str) -> int:
