@@ -135,6 +135,16 @@ def test_a_message_that_comes_late_brings_nothing_back(replica):
     assert names(listed(replica)) == {"a": 12}
 
 
+async def test_a_delete_that_knows_no_version_is_shown_with_the_last_one(replica):
+    replica.window(CONFIGMAPS)
+    replica.put(CONFIGMAPS, [config_map("a", 9)])
+    bare = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "namespace": "default"}}
+    replica.remove(key("a"), msgspec.json.encode(bare))
+    lines = await drain(replica, WatchRequest(Selection("default", resource_version="9"), timeout=0.0))
+    (deleted,) = [msgspec.json.decode(raw)["metadata"] for kind, raw in lines if kind == "DELETED"]
+    assert (deleted["name"], deleted["resourceVersion"]) == ("a", "9")
+
+
 def test_what_has_left_one_selection_is_taken_from_the_list_of_another(replica):
     replica.window(CONFIGMAPS)
     replica.replace(CONFIGMAPS, [config_map("a", 9, labels={"x": "1"})], 9, [])

@@ -191,7 +191,8 @@ class Watches:
             missed: dict[Key, list[Change]] = {}
             for past in feed.past:
                 if past.when >= since - _OVERLAP:
-                    missed.setdefault(past.change.object.key, []).append(past.change)
+                    key = past.change.object.key
+                    missed[key] = [*missed.pop(key, ()), past.change]  # in the order of the last changes
             for changes in missed.values():
                 seen = [c.old is not None and _any(watches.values(), c.old) for c in changes]
                 self._tell(feed, node, changes[-1], {}, before=any(seen))

@@ -359,8 +359,10 @@ def _deletion(held: Held, last: bytes) -> Event:
         with contextlib.suppress(*MALFORMED):
             partial = decode_partial(last)
             version = max(version, partial.metadata.rv)
-            if not (partial.kind and partial.metadata.name):
-                last = b""
+            if not (partial.kind and partial.metadata.name and partial.metadata.rv):
+                last = (
+                    b""  # a bare one, for what is gone: a client that goes on at its version would begin anew
+                )
     return Event(version, _short(held.key), last or held.raw, Record(held.raw, held.version), None)
 
 
