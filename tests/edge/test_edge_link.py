@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,34 @@ async def test_a_renewed_certificate_is_used_without_losing_a_message(
         assert isinstance(asked.result(), Ok)
         assert len(cloud.connections) == 2
         assert len(edge.outbox) == 0
+
+
+async def test_a_status_whose_place_a_newer_one_takes_holds_up_nobody(
+    cloud: Any, config: EdgeCoreConfig
+) -> None:
+    async with running(config) as edge:
+        await edge.linked()
+        await cloud.ack_of(await cloud.push("insert", POD, pod(5), version=5))
+        cloud.silent = True
+
+        def report(number: int) -> Coroutine[Any, Any, Any]:
+            return edge.meta.patch_pod_status("default", "web", "u1", b'{"status":{"a":%d}}' % number)
+
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(report(1))
+            await cloud.message("patch", "default/podpatch/web")
+            second = group.create_task(report(2))
+            await until(lambda: len(edge.outbox) == 2)
+            third = group.create_task(report(3))
+            superseded = await second
+            assert isinstance(superseded, Failed)
+            assert superseded.status.retryable
+            assert not first.done()
+            cloud.objects[POD] = pod(6)
+            cloud.silent = False
+            cloud.cut()
+        assert isinstance(first.result(), Ok)
+        assert isinstance(third.result(), Ok)
 
 
 async def test_the_other_modules_hear_of_the_link_in_order(cloud: Any, config: EdgeCoreConfig) -> None:

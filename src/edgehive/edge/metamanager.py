@@ -424,6 +424,8 @@ class MetaManager:
             entry = self._cloud.send_kept(message, replace=replace)
         except StorageError as exc:
             return _internal(exc)
+        if entry.replaces is not None:
+            self._settle(entry.replaces, Failed(ApiStatus(503, "ServiceUnavailable", "a newer one is kept")))
         if not self._cloud.connected:
             return offline(f"{message.operation} {message.resource} is kept")
         settled: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -438,6 +440,11 @@ class MetaManager:
         finally:
             self._settling.pop(entry.sequence, None)
 
+    def _settle(self, sequence: int, reply: Reply) -> None:
+        waiting = self._settling.pop(sequence, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+
     def _on_settled(self, settled: Settled) -> None:
         request = settled.entry.message
         if request.source == cls.TWIN_SOURCE:
@@ -450,9 +457,7 @@ class MetaManager:
         except (ProtocolError, StorageError) as exc:
             log.warning("answer to %s %s: %s", request.operation, request.resource, safe_label(str(exc)))
             reply = _internal(exc)
-        waiting = self._settling.pop(settled.entry.sequence, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+        self._settle(settled.entry.sequence, reply)
         if (change := answered_change(request, before, after)) is not None:
             self._tell_pods(change)
 

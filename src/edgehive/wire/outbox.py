@@ -27,6 +27,8 @@ class Entry(msgspec.Struct, frozen=True):
     sequence: int
     subject: str
     message: Message
+    replaces: int | None = None
+    """The entry whose place it took just now; that one is never answered."""
 
 
 class OutboxStore(Protocol):
@@ -148,7 +150,7 @@ class Outbox:
         old = self._replaceable(subject, message) if replace else None
         if old is None and self._size >= self._limits.entries:
             raise StorageError(f"the outbox is full ({self._size} messages wait for the cloud)")
-        entry = Entry(self._sequence + 1, subject, message)
+        entry = Entry(self._sequence + 1, subject, message, old.entry.sequence if old is not None else None)
         if durable:
             self._store.save(entry, old.entry.sequence if old is not None and old.durable else None)
         elif old is not None:
