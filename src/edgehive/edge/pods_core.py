@@ -26,6 +26,7 @@ from edgehive.edge.pods_actions import (
     retry_key,
 )
 from edgehive.edge.pods_backoff import Crash, Retry
+from edgehive.edge.pods_seen import ended_before, told_restarts, true_since, was_started
 from edgehive.edge.pods_spec import Container, JsonObject, Pod, format_time, parse_time
 from edgehive.edge.podstatus import FAILED, TERMINAL, StatusInput, compute_status
 from edgehive.edge.runtime import ContainerInfo, SandboxInfo, State
@@ -221,12 +222,7 @@ class PodCore:
 
     def restart_count(self, name: str) -> int:
         """How often the container was started again; what the cluster was told counts as well."""
-        told = 0
-        for kind in ("containerStatuses", "initContainerStatuses"):
-            for one in self.pod.status.get(kind, ()):
-                if one.get("name") == name and one.get("containerID"):
-                    told = int(one.get("restartCount", 0))
-        info = self.latest(name)
+        told, info = told_restarts(self.pod.status, name), self.latest(name)
         return max(info.attempt, told) if info else told
 
     # --- planning ---------------------------------------------------------------------------------------
@@ -366,7 +362,7 @@ class PodCore:
         for one in self.pod.spec.ephemeral_containers:
             info = self.latest(one.name)
             created = info if info is not None and info.state is State.CREATED else None
-            if created or (info is None and not self._was_started(one.name)):
+            if created or (info is None and not was_started(self.pod.status, one.name)):
                 self._plan_start(plan, one, created, sandbox, now, policy="Never")
 
     def _plan_unhealthy(self, plan: _Plan, info: ContainerInfo, now: float) -> None:
@@ -390,7 +386,7 @@ class PodCore:
             self._try_all(plan, [RemoveContainer(info.id)], now)
             return
         known = self.latest(one.name)
-        attempt = self.restart_count(one.name) + 1 if known or self._was_started(one.name) else 0
+        attempt = self.restart_count(one.name) + 1 if known or was_started(self.pod.status, one.name) else 0
         if info is not None and info.state in (State.EXITED, State.UNKNOWN):
             changed = info.annotations.get(CONTAINER_HASH, one.hash) != one.hash
             if not changed:
@@ -445,36 +441,15 @@ class PodCore:
         for one in (*self.pod.spec.init_containers, *self.pod.spec.containers):
             self._waiting[one.name] = problem
 
-    def _was_started(self, name: str) -> bool:
-        kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-        told = (one for kind in kinds for one in self.pod.status.get(kind, ()))
-        return any(one.get("name") == name and one.get("containerID") for one in told)
-
     @property
     def _long_name(self) -> str:
         meta = self.pod.metadata
         return f"{meta.name}_{meta.namespace}({meta.uid})"
 
-    def _true_since(self) -> dict[str, float]:
-        """Tell when conditions became true from what runs: its status may never have reached the cluster."""
-        started = [c.started_at for c in self.containers if c.state is State.RUNNING]
-        since = {"Ready": max(started, default=0.0)}
-        since["ContainersReady"] = since["Ready"]
-        if self.sandbox is not None:
-            since["PodReadyToStartContainers"] = self.sandbox.created_at
-            since["Initialized"] = self.sandbox.created_at
-            since["PodScheduled"] = self._started_at
-        return since
-
     def _compute_status(self, now: float) -> JsonObject:
         spec = self.pod.spec
         names = [one.name for one in spec.all_containers]
         latest = {name: info for name in names if (info := self.latest(name)) is not None}
-        before: dict[str, ContainerInfo] = {}
-        for info in self.containers:
-            newest = latest.get(info.name)
-            if newest is not None and info.id != newest.id and info.state in (State.EXITED, State.UNKNOWN):
-                before[info.name] = info
         sandbox = self.sandbox
         ip = (sandbox.ip if sandbox else "") or str(
             self.pod.status.get("podIP", "") or self.status.get("podIP", "")
@@ -483,7 +458,7 @@ class PodCore:
             StatusInput(
                 pod=self.pod,
                 latest=latest,
-                before=before,
+                before=ended_before(self.containers, latest),
                 waiting=self._waiting,
                 restarts={name: self.restart_count(name) for name in names},
                 sandbox_ready=sandbox is not None,
@@ -498,7 +473,7 @@ class PodCore:
                 final_phase=self._final_phase,
                 unready=self._unready,
                 unstarted=self._unstarted,
-                true_since=self._true_since() if self._adopting else {},
+                true_since=true_since(self.containers, sandbox, self._started_at) if self._adopting else {},
                 stopped=self.pod.deleting and not self.runs_anything(),
             )
         )

@@ -7,7 +7,7 @@ import msgspec
 
 from edgehive.edge.env import Key, references
 from edgehive.edge.metaclient import MetaClient, Ok, Reply
-from edgehive.edge.pods_spec import JsonObject, Pod, parse_time
+from edgehive.edge.pods_spec import Container, JsonObject, Pod, parse_time
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes_content import object_references
 from edgehive.kit.malformed import MALFORMED
@@ -37,6 +37,22 @@ class PodObjects:
         """
         ask = self._meta.configmap if kind == "configmap" else self._meta.secret
         return _object(await ask(namespace, name), f'{kind} "{name}"')
+
+    async def of_environment(self, pod: Pod, container: Container) -> dict[Key, JsonObject]:
+        """Return what the variables of a container come from, as far as it exists.
+
+        Raises:
+            RuntimeFailure: Something is not known here and the cloud could not be asked.
+        """
+        found: dict[Key, JsonObject] = {}
+        for key, _optional in references(container):
+            try:
+                one = await self.get(key[0], pod.metadata.namespace, key[1])
+            except RuntimeFailure as exc:
+                raise RuntimeFailure("CreateContainerConfigError", exc.message) from exc
+            if one is not None:
+                found[key] = one
+        return found
 
     async def claim(self, namespace: str, name: str) -> JsonObject:
         """Return a PersistentVolumeClaim.

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from edgehive.edge.cgroups import PodCgroups
-from edgehive.edge.env import Key, PodFacts, build_env, references
+from edgehive.edge.env import Key, PodFacts, build_env
 from edgehive.edge.node_probe import apparmor_enabled
 from edgehive.edge.pods_actions import (
     Action,
@@ -37,7 +37,7 @@ from edgehive.edge.pods_images import Images
 from edgehive.edge.pods_objects import PodObjects
 from edgehive.edge.pods_prober import PodProber
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
-from edgehive.edge.pods_spec import Container, JsonObject, Pod
+from edgehive.edge.pods_spec import Container, Pod
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.edge.probes import handler_of
 from edgehive.edge.probes_net import HandlerFailed, run_handler
@@ -335,14 +335,7 @@ class PodWorker:
 
     async def _start(self, action: StartContainer) -> None:
         pod, one, tools = self.core.pod, action.container, self._tools
-        objects: dict[Key, JsonObject] = {}
-        for key, _optional in references(one):
-            try:
-                found = await tools.objects.get(key[0], pod.metadata.namespace, key[1])
-            except RuntimeFailure as exc:
-                raise RuntimeFailure("CreateContainerConfigError", exc.message) from exc
-            if found is not None:
-                objects[key] = found
+        objects = await tools.objects.of_environment(pod, one)
         base = (
             ("KUBERNETES_SERVICE_HOST", tools.settings.service_host),
             ("KUBERNETES_SERVICE_PORT", tools.settings.service_port),
