@@ -55,6 +55,7 @@ def test_a_status_that_is_shown_is_not_told_again() -> None:
     others = {"type": "Other", "status": "Unknown"}
     shown = READY | {"conditions": [others, READY["conditions"][0] | {"lastTransitionTime": "now"}]}  # type: ignore[index,operator]
     assert not is_untold(READY, READY)
+    assert not is_untold(READY | {"phase": "Failed"}, READY), "somebody has ended it for good"
     assert not is_untold(shown | {"qosClass": "Burstable"}, READY)
 
 

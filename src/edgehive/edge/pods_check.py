@@ -13,6 +13,7 @@ from edgehive.edge.pods_held import HeldPods
 from edgehive.edge.pods_spec import JsonObject, Pod
 from edgehive.edge.pods_static import Mirrors, is_static
 from edgehive.edge.pods_worker import PodWorker
+from edgehive.edge.podstatus import TERMINAL
 from edgehive.edge.podstatus_writer import StatusWriter
 from edgehive.kit.errors import StorageError
 from edgehive.kit.text import safe_label
@@ -52,6 +53,8 @@ def is_untold(shown: JsonObject, status: JsonObject) -> bool:
     It was refused, got lost, or somebody has changed it since: a node controller marks the pods of a node that it does
     not hear of as not ready, and leaves it to the node to mark them as ready again.
     """
+    if shown.get("phase") in TERMINAL:
+        return False  # that is never undone
     return _essence(shown, status) != _essence(status, status)
 
 
