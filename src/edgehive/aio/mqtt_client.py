@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
+from edgehive.aio.oserrors import reason_of
 from edgehive.kit.text import safe_label
 from edgehive.wire.mqtt_client import Dial, Down, MqttLink, NotSubscribed, Received, Up
 
@@ -147,7 +148,7 @@ class MqttClient:
         except ssl.SSLError as exc:
             self.lost(sock, f"TLS: {exc}")
         except OSError as exc:
-            self.lost(sock, str(exc.strerror or exc))
+            self.lost(sock, reason_of(exc))
         except ValueError as exc:  # a name that is none, a file with a NUL in its path
             self.lost(sock, str(exc))
 
