@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehive.cli.console import Console
+from edgehive.cli.mapper import run_mapper_command
 from edgehive.cli.notify import Notifier, parse_notification
 from edgehive.cli.up import check_free, choose_runtime
 from edgehive.cli.up_configs import (
@@ -229,6 +230,29 @@ class TestRuntime:
         closed.chmod(0o700)
         assert f"{closed}/containerd.sock: Permission denied" in text
         assert "--runtime process" in text
+
+
+class TestNewMapper:
+    def test_it_is_for_the_edgecore_that_runs_here(self, layout, tmp_path, capsys):
+        edge = layout.edge("edge-7")
+        edge.mkdir(parents=True)
+        twin = {"enable": True, "dmiSockPath": "/run/there"}
+        (edge / "edgecore.yaml").write_text(yaml.safe_dump({"modules": {"deviceTwin": twin}}))
+        new = ["new", "my-sensor", "--data-dir", str(layout.root), "--directory"]
+        with hold_lock(layout):
+            assert run_mapper_command([*new, str(tmp_path / "p")]) == 0
+        assert "node edge-7: /run/there/dmi.sock" in capsys.readouterr().out
+        config = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())
+        assert config["common"]["edgecore_sock"] == "/run/there/dmi.sock"
+        assert config["grpc_server"]["socket_path"] == "/run/there/my-sensor.sock"
+        _, device = yaml.safe_load_all((tmp_path / "p" / "devices.yaml").read_text())
+        assert device["spec"]["nodeName"] == "edge-7"
+
+    def test_it_is_for_a_machine_with_an_edgecore_otherwise(self, layout, tmp_path):
+        new = ["new", "my-sensor", "--data-dir", str(layout.root), "--directory", str(tmp_path / "q")]
+        assert run_mapper_command([*new, "--node", "n"]) == 0
+        assert "edgecore_sock: /etc/kubeedge/dmi.sock" in (tmp_path / "q" / "config.yaml").read_text()
+        assert "nodeName: n\n" in (tmp_path / "q" / "devices.yaml").read_text()
 
 
 class TestLock:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import runpy
 import sys
@@ -17,8 +18,8 @@ from edgehive.aio import protobuf
 from edgehive.aio.grpc import GrpcClient
 from edgehive.aio.grpc_server import GrpcServer
 from edgehive.aio.http import HttpServer, Response
-from edgehive.kit.errors import UserError
-from edgehive.mapper import Driver
+from edgehive.kit.errors import Unreachable, UserError
+from edgehive.mapper import Driver, main
 from edgehive.mapper.http import HttpDriver, find
 from edgehive.mapper.model import Property, read_device
 from edgehive.mapper.project import write_project
@@ -354,6 +355,36 @@ def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):
         write_project("my-sensor", tmp_path / "p")
     with pytest.raises(UserError, match="not a name"):
         write_project("../x", tmp_path / "q")
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_is_a_port(port, tmp_path, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"common: {{http_port: {port}}}")
+    for arguments in (["--http-port", port], ["--config-file", str(file)]):
+        assert main(VirtualDriver, arguments) == 1
+        assert "not a port number" in capsys.readouterr().err
+
+
+async def test_an_edgecore_that_is_not_there_is_told_once_and_with_a_hint(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    identity = Identity("m", "virtual", "v1", tmp_path / "m.sock", tmp_path / "dmi.sock")
+    service = MapperService(identity, VirtualDriver, rng=lambda: 0.0)
+    tries = 0
+
+    async def nobody(*_, **__):
+        nonlocal tries
+        tries += 1
+        raise Unreachable("no gRPC server at x")
+
+    service._client.call = nobody
+    async with running(service.run()):
+        async with asyncio.timeout(10):
+            while tries < 3:
+                await asyncio.sleep(0.05)
+    (line,) = [r.getMessage() for r in caplog.records if "not registered" in r.getMessage()]
+    assert "no gRPC server at x" in line
+    assert "--edgecore-sock" in line
 
 
 class Deaf(Driver):

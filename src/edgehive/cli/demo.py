@@ -55,7 +55,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     _need_pymodbus()
     if arguments.what == "outage":
         return _outage(layout, arguments.seconds)
-    node = arguments.node or _first_node(layout)
+    node = arguments.node or first_node(layout)
     dmi = dmi_socket(layout, node)
     console = Console()
     port = arguments.port or _free_port()
@@ -148,7 +148,12 @@ def _await_thermostat(child: Child, port: int) -> None:
     )
 
 
-def _first_node(layout: Layout) -> str:
+def first_node(layout: Layout) -> str:
+    """The first edge node of an installation.
+
+    Raises:
+        UserError: there is none.
+    """
     nodes = sorted(path.parent.name for path in (layout.root / "edge").glob("*/edgecore.yaml"))
     if not nodes:
         raise UserError(f"there is no edge node in {layout.root}", hint=f"start it with: {own_command()} up")

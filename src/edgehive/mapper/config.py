@@ -76,11 +76,11 @@ def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str], *, prot
     data = _load(arguments.config_file) if arguments.config_file is not None else {}
     common, server = _section(data, "common"), _section(data, "grpc_server")
     name = arguments.name or _text(common, "name") or f"{protocol}-mapper"
-    port = common.get("http_port", 7777)
+    port = common.get("http_port", 7777) if arguments.http_port is None else arguments.http_port
     if isinstance(port, str) and port.isdigit():
         port = int(port)
     if not isinstance(port, int) or not 0 <= port <= 65535:
-        raise UserError(f"common.http_port {port!r} is not a port number")
+        raise UserError(f"http_port {port!r} is not a port number")
     return MapperConfig(
         name=name,
         protocol=_text(common, "protocol") or protocol,
@@ -89,7 +89,7 @@ def read_arguments(parser: argparse.ArgumentParser, argv: Sequence[str], *, prot
         edgecore_socket=arguments.edgecore_sock
         or Path(_text(common, "edgecore_sock") or f"{_DIRECTORY}/dmi.sock"),
         http_address=_text(common, "address") or "127.0.0.1",
-        http_port=port if arguments.http_port is None else arguments.http_port,
+        http_port=port,
         tls_certificate=arguments.tls_cert_file,
         tls_key=arguments.tls_private_key_file,
         tls_client_ca=arguments.tls_ca_file,

@@ -36,14 +36,14 @@ if __name__ == "__main__":
 '''
 
 _CONFIG = """grpc_server:
-  socket_path: /etc/kubeedge/{name}.sock
+  socket_path: {sockets}/{name}.sock
 common:
   name: {title}-mapper
   version: v1.0.0
   api_version: v1.0.0
   protocol: {name}
   address: 127.0.0.1
-  edgecore_sock: /etc/kubeedge/dmi.sock
+  edgecore_sock: {sockets}/dmi.sock
   http_port: 7777
 """
 
@@ -70,7 +70,7 @@ metadata:
 spec:
   deviceModelRef:
     name: {name}-model
-  nodeName: edge-1
+  nodeName: {node}
   protocol:
     protocolName: {name}
     configData:
@@ -92,9 +92,13 @@ _README = """# {name} mapper
 
     pip install edgehive
     python mapper.py --config-file config.yaml     # on the edge node, beside edgecore
-    kubectl apply -f devices.yaml                  # set nodeName to that node first
+    kubectl apply -f devices.yaml                  # its nodeName is that of this node
+    kubectl get devices
 
-or as a pod: `docker build -t {name}-mapper:v1 .`, bring the image to the node, `kubectl apply -f deployment.yaml`.
+Both sockets in `config.yaml` are in the directory that edgecore has as `modules.deviceTwin.dmiSockPath`: /etc/kubeedge, or
+with `edgehive up` edge/NODE/dmi of its data directory. The mapper runs as edgecore's user.
+
+Or as a pod: `docker build -t {name}-mapper:v1 .`, bring the image to the node, `kubectl apply -f deployment.yaml`.
 
 `mapper.py` is all of it: read, write, and connect and close where the device needs them. Plain functions may block;
 `async` ones work too. An exception means that the device did not do it; the SDK reports the device offline and
@@ -107,7 +111,7 @@ COPY mapper.py config.yaml /app/
 CMD ["python", "/app/mapper.py", "--config-file", "/app/config.yaml"]
 """
 
-_POD = """# Beside edgecore on its node: the sockets of both are in /etc/kubeedge.
+_POD = """# Beside edgecore on its node: the sockets of both are in {sockets}.
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -125,18 +129,18 @@ spec:
       labels:
         app: {name}-mapper
     spec:
-      nodeName: edge-1
+      nodeName: {node}
       hostNetwork: true
       containers:
         - name: mapper
           image: {name}-mapper:v1
           volumeMounts:
             - name: sockets
-              mountPath: /etc/kubeedge
+              mountPath: {sockets}
       volumes:
         - name: sockets
           hostPath:
-            path: /etc/kubeedge
+            path: {sockets}
 """
 
 _FILES = {
@@ -149,8 +153,10 @@ _FILES = {
 }
 
 
-def write_project(name: str, directory: Path) -> list[Path]:
-    """Write the project; return its files.
+def write_project(
+    name: str, directory: Path, *, node: str = "edge-1", sockets: Path = Path("/etc/kubeedge")
+) -> list[Path]:
+    """Write the project; return its files. `sockets` is where edgecore of `node` has its dmi.sock.
 
     Raises:
         UserError: the name is no name, or the directory is there already.
@@ -165,7 +171,7 @@ def write_project(name: str, directory: Path) -> list[Path]:
         written = []
         for file, text in _FILES.items():
             path = directory / file
-            path.write_text(text.format(name=name, title=title), encoding="utf-8")
+            path.write_text(text.format(name=name, title=title, node=node, sockets=sockets), encoding="utf-8")
             written.append(path)
     except FileExistsError as exc:
         raise UserError(f"{directory} is there already", hint="choose another one with --directory") from exc

@@ -12,7 +12,7 @@ from edgehive.aio import protobuf
 from edgehive.aio.grpc import DEADLINE_EXCEEDED, NOT_FOUND, UNAVAILABLE, GrpcClient, GrpcError
 from edgehive.aio.grpc_server import INVALID_ARGUMENT, GrpcHandler, GrpcServer
 from edgehive.kit.backoff import Backoff
-from edgehive.kit.errors import ProtocolError, Transient
+from edgehive.kit.errors import ProtocolError, Transient, Unreachable
 from edgehive.kit.text import safe_label
 from edgehive.mapper.driver import Driver
 from edgehive.mapper.model import Device, read_device
@@ -111,15 +111,21 @@ class MapperService:
 
     async def _stay_registered(self) -> None:
         backoff = Backoff(0.5, 15.0, jitter=0.2, rng=self._rng)
+        told = ""
         while True:
             self._lost.clear()
             try:
                 await self._register()
             except (Transient, GrpcError, ProtocolError) as exc:
-                log.info("not registered with edgecore: %s", safe_label(str(exc)))
+                if str(exc) != told:
+                    told = str(exc)
+                    log.warning(
+                        "not registered with edgecore: %s; trying again%s", safe_label(told), _hint(exc)
+                    )
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
+            told = ""
             await self._lost.wait()
             self.registered = False
             await asyncio.sleep(backoff.next())
@@ -319,6 +325,12 @@ class MapperService:
         if body is None:
             raise GrpcError(NOT_FOUND, "there is no such device")
         return protobuf.encode(dmi.DEVICE_REQUEST, {"device": body})
+
+
+def _hint(error: Exception) -> str:
+    if not isinstance(error, Unreachable):
+        return ""
+    return " (is edgecore running? its socket is dmi.sock in deviceTwin.dmiSockPath, see --edgecore-sock)"
 
 
 def _id(body: Mapping[str, Any]) -> tuple[str, str]:

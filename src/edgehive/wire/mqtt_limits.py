@@ -39,6 +39,10 @@ class BrokerLimits:
     connect_timeout: float = 10.0
     stall_timeout: float = 60.0
     """A client that takes no data for so long is disconnected."""
+    patience: float = 1.0
+    """Without progress for so long, nobody is held up for a client."""
+    pace: int = 500
+    """Messages a second that a client has to take to be waited for: one that drips along slows nobody down further."""
     session_expiry: int = 86_400
     """An absent client's session ends after this at the latest."""
 

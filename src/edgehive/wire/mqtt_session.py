@@ -8,7 +8,6 @@ pass for a client that is there and getting on, those who publish to it are held
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
 
 from edgehive.wire import mqtt_packets as mp
 from edgehive.wire.mqtt_codec import publish_flags
@@ -16,11 +15,6 @@ from edgehive.wire.mqtt_limits import BrokerLimits, BrokerStats
 from edgehive.wire.mqtt_packets import V5, Ack, Subscription, Will
 from edgehive.wire.mqtt_peer import Peer
 from edgehive.wire.mqtt_routed import OVERHEAD, Routed
-
-_PATIENCE: Final = 1.0
-"""Seconds without progress after which nobody is held up for a client."""
-_PACE: Final = 500
-"""Messages a second that a client has to take to be waited for: one that drips along slows nobody down further."""
 
 
 @dataclass(slots=True)
@@ -91,15 +85,15 @@ class Session:
 
     def crowded(self, now: float) -> bool:
         """Whether it is worth while to publish more slowly: the client is there, getting on, and behind."""
-        if self.peer is None or now >= self._progress + _PATIENCE:
+        limits = self._shared.limits
+        if self.peer is None or now >= self._progress + limits.patience:
             return False
         seconds = now - self._moved_since
         if seconds >= 1.0:
-            self._brisk = seconds > 2.0 or self._moved >= _PACE * seconds
+            self._brisk = seconds > 2.0 or self._moved >= limits.pace * seconds
             self._moved, self._moved_since = 0, now
         if not self._brisk:
             return False
-        limits = self._shared.limits
         return len(self._queue) > limits.queue or self.waiting_bytes > limits.queue_bytes // 2
 
     # the client comes and goes
