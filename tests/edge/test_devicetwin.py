@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sqlite3
 from contextlib import asynccontextmanager, closing
 
@@ -418,7 +419,8 @@ async def test_membership_and_synchronisation_from_the_cloud(tmp_path):
 # -- the disk
 
 
-async def test_a_disk_that_refuses_is_told_to_the_sender_and_nothing_has_happened(tmp_path):
+async def test_a_disk_that_refuses_is_told_to_the_sender_and_nothing_has_happened(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     async with node(tmp_path) as edge:
         await edge.message("update", "membership", MEMBER)
         edge.update(t="1")
@@ -438,6 +440,8 @@ async def test_a_disk_that_refuses_is_told_to_the_sender_and_nothing_has_happene
         assert edge.stored("t") == ("4", "")
         assert edge.twin.core.devices[ID].twins["t"].actual_version.edge == 2
         assert edge.twin.stats.not_stored == 2
+    said = [r.levelname for r in caplog.records if "further ones" in r.message or "stored again" in r.message]
+    assert said == ["ERROR", "INFO"], "once, however often it happens"
 
 
 async def test_a_request_that_finds_a_fault_of_ours_harms_nobody_else(tmp_path, caplog):

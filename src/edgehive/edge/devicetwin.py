@@ -109,6 +109,8 @@ class DeviceTwin:
         self._clean: set[str] = set()
         self._said_twice: set[tuple[str, str]] = set()
         self._reconcile = False
+        self._unstored = False
+        """Whether the last change could not be stored, and that has been logged."""
         self.stats = TwinStats()
         cloud.on_connection(self._connection)
         cloud.on_settled(self._settled)
@@ -361,11 +363,16 @@ class DeviceTwin:
                 job.problem = exc
             return False
         self._clean.clear()
+        if self._unstored:
+            self._unstored = False
+            log.info("devices: what comes is stored again")
         return True
 
     def _not_stored(self, job: _Job) -> None:
         self.stats.not_stored += 1
-        log.error("devices: %s", job.problem)
+        if not self._unstored:  # a full disk says the same twice a second for each device
+            log.error("devices: %s; further ones are counted", job.problem)
+        self._unstored = True
         job.effects = job.not_done(str(job.problem)) if job.not_done is not None else []
         if job.not_done is None and job.done is None:
             self._reconcile = True

@@ -66,6 +66,7 @@ class MapperService:
         self.reports = 0
         self.report_errors = 0
         self.registrations = 0
+        self._refusal = ""
         self._told = 0  # how often edgecore has told us something
         self._driver = driver
         self._rng = rng
@@ -244,8 +245,11 @@ class MapperService:
                 self._lose()
                 return False
             self.report_errors += 1
-            log.info("edgecore does not take a report: %s", safe_label(str(exc)))
+            if str(exc) != self._refusal:  # a full disk refuses each report of each device
+                self._refusal = str(exc)
+                log.warning("edgecore does not take a report: %s", safe_label(self._refusal))
             return False
+        self._refusal = ""
         self.reports += 1
         return True
 
