@@ -4,6 +4,7 @@ import pytest
 
 from edgehive.cli.demo import dmi_socket, reported_values
 from edgehive.cli.demo_objects import device_object, model_object
+from edgehive.cli.demo_outage import desired_target, same_number
 from edgehive.cli.up_layout import Layout
 from edgehive.edge.dmi_convert import device_message, model_message
 from edgehive.kit.errors import UserError
@@ -49,3 +50,17 @@ def test_only_values_that_are_there_count():
     assert reported_values(text) == {"a": "1"}
     assert reported_values("{}") == {}
     assert reported_values("not JSON") == {}
+
+
+@pytest.mark.parametrize("desired", [{}, {"desired": {}}, {"desired": {"value": ""}}])
+def test_an_outage_needs_a_target_to_lose(desired):
+    device = {"spec": {"properties": [{"name": "t"}, {"name": "target", **desired}]}}
+    with pytest.raises(UserError, match="no desired target"):
+        desired_target(device)
+    device["spec"]["properties"][1]["desired"] = {"value": "1e1"}
+    assert desired_target(device) == (1, "1e1")
+
+
+def test_a_target_is_compared_as_a_number():
+    assert same_number("1e1", "10")
+    assert not same_number("", "10")
