@@ -353,3 +353,34 @@ def test_nonsense_in_place_of_roles_gives_no_rights(raw):
     roles = Roles(roles=[raw], cluster_roles=[raw], bindings=[raw], cluster_bindings=[raw])
     spec = roles.spec(b'{"metadata":{"name":"a","namespace":"n","uid":"u"}}')
     assert spec.keys() == {"serviceAccount", "serviceAccountUid"}
+
+
+def test_bindings_of_other_namespaces_count_and_their_roles_are_not_mistaken_for_namesakes():
+    from edgehive.cloud.policy_rules import Roles
+
+    def raw(namespace, name, **rest):
+        return json.dumps({"metadata": {"name": name, "namespace": namespace}, **rest}).encode()
+
+    def role(namespace, verb):
+        return raw(namespace, "r", rules=[{"verbs": [verb], "apiGroups": [""], "resources": ["secrets"]}])
+
+    bindings = [raw(n, "b", roleRef=REF, subjects=APP) for n in ("away", "default", "nowhere")]
+    cluster_role = raw("", "c", rules=RULES)
+    bindings.append(raw("away", "c", roleRef=REF | {"kind": "ClusterRole", "name": "c"}, subjects=APP))
+    roles = Roles(
+        roles=[role("away", "get"), role("default", "list"), role("other", "*")],
+        cluster_roles=[cluster_role],
+        bindings=bindings,
+        cluster_bindings=[],
+    )
+    spec = roles.spec(raw("default", "app"))
+    found = [
+        (
+            b["roleBinding"]["metadata"]["namespace"],
+            b["roleBinding"]["roleRef"]["name"],
+            b["rules"][0]["verbs"],
+        )
+        for b in spec["accessRoleBinding"]
+    ]
+    # An original edge takes the first Role of the name that stands in any access of the account's namespace.
+    assert found == [("default", "r", ["list"]), ("away", "away:r", ["get"]), ("away", "c", ["get"])]

@@ -52,21 +52,25 @@ class Roles:
             spec["accessRoleBinding"] = here
         return spec
 
-    def _applying(
-        self, bindings: Iterable[bytes], who: Who, kind: str, namespace: str | None = None
-    ) -> Iterator[Object]:
+    def _applying(self, bindings: Iterable[bytes], who: Who, kind: str, home: str = "") -> Iterator[Object]:
         found = []
         for raw in bindings:
             parsed = parse_binding(raw)
-            if parsed is None or (namespace is not None and parsed.namespace != namespace):
-                continue
-            if not binds(parsed, who):
+            if parsed is None or not binds(parsed, who):
                 continue
             rules = self._rules(parsed.namespace if parsed.role_kind == "Role" else None, parsed.role)
             if rules:
-                found.append((_meta(_decode(raw))["name"], raw, rules))
-        for _, raw, rules in sorted(found, key=lambda f: f[0]):
-            yield {kind: _binding(_decode(raw), kind), "rules": rules}
+                shown = _binding(_decode(raw), kind)
+                if parsed.role_kind == "Role" and parsed.namespace != home:
+                    # An edge of the original looks a Role up by its name among all of the account's namespace: another
+                    # namespace's of the same name must not be taken for it.
+                    shown["roleRef"]["name"] = f"{parsed.namespace}:{parsed.role}"
+                name = _meta(_decode(raw))["name"]
+                found.append(
+                    (parsed.namespace != home, parsed.namespace, name, {kind: shown, "rules": rules})
+                )
+        for *_, applying in sorted(found, key=lambda f: f[:3]):
+            yield applying
 
     def _rules(self, namespace: str | None, name: str) -> list[Object]:
         role = self._roles.get((namespace, name)) if namespace is not None else self._cluster.get(name)
