@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from edgehive.kube.refs import CLUSTEROBJECTSYNCS, CONFIGMAPS, NODES, OBJECTSYNCS, PODS, SECRETS
+from edgehive.kube.status import ApiStatus
 
 
 def pod(name: str, node: str = "edge-1", **spec: Any) -> dict[str, Any]:
@@ -220,3 +221,29 @@ async def test_a_new_secret_travels_as_an_update(lab: Any, api: Any) -> None:
     await edge.wait(lambda m: m.resource == "default/pod/p")
     api.put(SECRETS, {"metadata": {"name": "late", "namespace": "default"}, "data": {}})
     assert (await edge.wait(lambda m: m.resource == "default/secret/late")).operation == "update"
+
+
+async def test_in_a_namespace_that_is_being_deleted_a_pod_is_ended_without_its_record(
+    lab: Any, api: Any
+) -> None:
+    made = api.put(PODS, pod("p"))
+    uid = made["metadata"]["uid"]
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    await edge.wait(lambda m: m.resource == "default/pod/p")
+    await api.until(lambda: recorded(api, OBJECTSYNCS, made) == made["metadata"]["resourceVersion"])
+    text = "forbidden: unable to create new content in namespace default because it is being terminated"
+    details = {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}
+    ending = ApiStatus(403, "Forbidden", text, details)
+    api.fail = lambda verb, gvr, name: ending if (verb, gvr) == ("create", OBJECTSYNCS) else None
+    api.drop(OBJECTSYNCS, "default", f"edge-1.{uid}")
+    api.put(PODS, {**made, "metadata": {**made["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    update = await edge.wait(
+        lambda m: m.resource == "default/pod/p" and b"deletionTimestamp" in bytes(m.content)
+    )
+    assert update.operation == "update"
+    api.drop(PODS, "default", "p")
+    await edge.wait(lambda m: m.resource == "default/pod/p" and m.operation == "delete")
+    assert api.find(OBJECTSYNCS, "default", f"edge-1.{uid}") is None
+    created = [r for r in api.requests if r[:2] == ("create", OBJECTSYNCS)]
+    assert len(created) < 10, "not again and again"

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _ORPHAN_PERIOD = 60.0
 _DELETE_NOW = b'{"apiVersion":"v1","kind":"DeleteOptions","gracePeriodSeconds":0}'
+_NEVER = 422  # an answer after which the same is not tried again
 
 
 class Nodes(Protocol):
@@ -88,6 +89,9 @@ class SyncController:
         try:
             await self._write(write)
         except EdgehiveError as exc:
+            if isinstance(exc, ApiStatus) and exc.namespace_ends and isinstance(write, CreateSync):
+                self._go_without(write, loop.time())
+                return
             code = exc.code if isinstance(exc, ApiStatus) else 0
             again = self._writer.failed(write, code, loop.time())
             if code != 404 and not self._failing:
@@ -105,6 +109,16 @@ class SyncController:
             self._writer.done(write, loop.time())
             if isinstance(write, CreateSync):
                 self._nodes().record_created(write.record)
+        self._answered.set()
+
+    def _go_without(self, write: CreateSync, now: float) -> None:
+        """Let what waits for a record travel without one: in a namespace that is being deleted none can be made.
+
+        What travels there is that pods are to end, and the namespace stays for as long as they do. (Before Kubernetes
+        1.33 the records may go before the pods.)
+        """
+        self._writer.failed(write, _NEVER, now)
+        self._nodes().record_created(write.record)
         self._answered.set()
 
     async def _write(self, write: SyncWrite) -> None:

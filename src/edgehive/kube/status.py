@@ -73,6 +73,13 @@ class ApiStatus(EdgehiveError):
         )
 
     @property
+    def namespace_ends(self) -> bool:
+        """Whether something was not created because its namespace is being deleted."""
+        causes = self.details.get("causes")
+        found = causes if self.code == 403 and isinstance(causes, list) else ()
+        return any(isinstance(one, Mapping) and one.get("reason") == "NamespaceTerminating" for one in found)
+
+    @property
     def retryable(self) -> bool:
         """Whether the same request may succeed later without a change."""
         return self.code in (408, 429, 500, 502, 503, 504)
