@@ -132,7 +132,7 @@ class EdgeController:
 
     def _say(self, node: str, operation: str, target: res.Resource, problem: EdgehiveError) -> None:
         """Without an API server every edge's every request fails: a few lines a minute say so, not thousands."""
-        if isinstance(problem, ApiStatus) and problem.code in (404, 409):
+        if isinstance(problem, ApiStatus) and (problem.code in (404, 409) or problem.namespace_ends):
             log.debug("node %s: %s %s: %s", node, operation, target, safe_label(str(problem), 400))
             return
         if hidden := self._lines.hidden(self._now()):
