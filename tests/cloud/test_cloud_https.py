@@ -188,3 +188,14 @@ async def test_a_certificate_of_another_ca_does_not_get_in(lab: Any) -> None:
     stranger = pki.create_ca("KubeEdge", datetime.datetime.now(datetime.UTC))
     with pytest.raises((ssl.SSLError, ConnectionError, IndexError)):
         await enrol(lab, "edge-1", tls=lab.client_tls("system:node:edge-1", ca=stranger))
+
+
+async def test_who_says_nothing_costs_no_handshake_and_is_dropped_for_others(lab: Any) -> None:
+    await lab.start()
+    silent = [await asyncio.open_connection("127.0.0.1", lab.ports.https) for _ in range(520)]
+    async with asyncio.timeout(5):  # those beyond 512, long before a handshake's time is up
+        for reader, _ in silent[:8]:
+            assert await reader.read() == b""
+    assert (await request(lab, "GET", "/ca.crt"))[0] == 200
+    for _, writer in silent:
+        writer.close()

@@ -18,10 +18,14 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING
 
 from edgehive.aio.http_connection import Connection
 from edgehive.aio.http_messages import BODY_LIMIT, HttpError, RawConnection, Request, Response
 from edgehive.aio.listening import listening_socket
+
+if TYPE_CHECKING:
+    from edgehive.aio.gate import GateLimits
 
 __all__ = ["BODY_LIMIT", "Handler", "HttpError", "HttpServer", "RawConnection", "Request", "Response"]
 
@@ -49,7 +53,9 @@ class HttpServer:
         drain_timeout: float = 5.0,
         max_connections: int = 8192,
         tick: float = 1.0,
+        gate: "GateLimits | None" = None,
     ) -> None:
+        """Wire up; times in seconds. `gate` bounds the connections whose TLS handshake is not done."""
         self.handler = handler
         self.name = name
         self.max_header = max_header
@@ -63,6 +69,7 @@ class HttpServer:
         self._max_connections = max_connections
         self._tick = tick  # how often deadlines are looked at
         self._tls = tls
+        self._gate = gate if tls is not None else None
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._connections: set[Connection] = set()
@@ -89,7 +96,11 @@ class HttpServer:
         buffer = memoryview(bytearray(_READ_BUFFER))  # one for all: it is emptied in the same callback
         async with asyncio.TaskGroup() as group:
             self._group = group
+            gates: list[asyncio.Task[None]] = []
             try:
+                if self._gate is not None:
+                    gates += [group.create_task(self._guard(sock, buffer)) for sock in self._sockets]
+                    self._sockets.clear()
                 while self._sockets:
                     server = await loop.create_server(
                         lambda: Connection(self, buffer),
@@ -106,8 +117,27 @@ class HttpServer:
                     await asyncio.sleep(self._tick)
                     self._check()
             finally:
+                for task in gates:
+                    task.cancel()
                 await self._drain()
                 self._group = None
+
+    async def _guard(self, sock: socket.socket, buffer: memoryview) -> None:
+        """Accept through a gate until cancelled."""
+        from edgehive.aio.gate import Gate
+
+        assert self._tls is not None
+        assert self._gate is not None
+        gate = Gate(
+            sock=sock,
+            tls=self._tls,
+            protocol=lambda arrived: Connection(self, buffer, arrived),
+            limits=self._gate,
+        )
+        try:
+            await gate.run()
+        finally:
+            gate.close()
 
     async def close(self) -> None:
         """Release the sockets of a server that was never run (or has ended)."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -35,7 +35,11 @@ _LINGER = 2.0  # seconds we go on reading a body nobody wants, so that the answe
 class Connection(asyncio.BufferedProtocol):
     """One client connection; at most one request is handled at a time, in order."""
 
-    def __init__(self, server: "HttpServer", buffer: memoryview) -> None:
+    def __init__(
+        self, server: "HttpServer", buffer: memoryview, arrived: Callable[[], None] | None = None
+    ) -> None:
+        """`arrived` is called when the connection is there, or will not be."""
+        self._arrived = arrived
         self._server = server
         self._buffer = buffer
         self.transport: asyncio.Transport
@@ -62,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- transport callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._arrive()
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.remote = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
@@ -75,7 +80,13 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
         self._expect(self._server.idle_timeout)
 
+    def _arrive(self) -> None:
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            arrived()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._arrive()
         self._server.forget(self)
         self._deadline = None
         self.pause_ended()

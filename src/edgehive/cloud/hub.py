@@ -11,15 +11,15 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 
+from edgehive.aio.gate import BACKLOG, GateLimits, GateStats
 from edgehive.aio.listening import literal_socket
 from edgehive.cloud.config import Admission
-from edgehive.cloud.gate import BACKLOG, HANDSHAKE_TIMEOUT, Gate, GateStats
+from edgehive.cloud.gated import GatedConnection, serve_gated
 from edgehive.cloud.link import NodeLink
 from edgehive.cloud.nodes import NodeTable
 from edgehive.cloud.tls import time_problem
@@ -55,17 +55,10 @@ class QuietLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-class HubConnection(ServerConnection):
+class HubConnection(GatedConnection):
     """A connection, and who it was found to be before the 101."""
 
     hello: Hello | None = None
-    arrived: Callable[[], None] | None = None
-    """Tells the gate that this connection is in, or will not be."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone, perhaps before anything else."""
-        self.leave_gate()
-        super().connection_lost(exc)
 
     def push(self, messages: Sequence[bytes]) -> bool:
         """Write text messages in one piece, without waiting; False when the connection is closed.
@@ -142,37 +135,21 @@ class CloudHub:
     async def run(self) -> None:
         """Serve until cancelled, then close every connection."""
         assert self._socket is not None, "listen comes first"
-        logger = QuietLogger(logging.getLogger(f"{__name__}.websockets"))
-        server: Server = serve(
+        await serve_gated(
             self._serve,
+            sock=self._socket,
+            tls=self._tls,
+            limits=GateLimits(self._admission.parallel, self._admission.outside),
+            connection=HubConnection,
+            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+            max_size=MAX_FRAME,
             process_request=self._check,
             process_response=self._invite,
-            ping_interval=None,
-            open_timeout=HANDSHAKE_TIMEOUT,
-            server_header=None,
-            logger=logger,
+            on_gate=self._watch_gate,
         )
 
-        def protocol(arrived: Callable[[], None]) -> HubConnection:
-            made = HubConnection(
-                ServerProtocol(max_size=MAX_FRAME, logger=logger),
-                server,
-                ping_interval=None,
-                close_timeout=_CLOSE_TIMEOUT,
-                max_queue=16,
-            )
-            made.arrived = arrived
-            return made
-
-        gate = Gate(sock=self._socket, tls=self._tls, protocol=protocol, admission=self._admission)
-        self.gate = gate.stats
-        server.create_server = gate.opened
-        await server
-        try:
-            await gate.run()
-        finally:
-            server.close()
-            await server.wait_closed()
+    def _watch_gate(self, stats: GateStats) -> None:
+        self.gate = stats
 
     def close(self) -> None:
         """Release the port of a hub that was never run."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from edgehive.aio.gate import GateLimits
 from edgehive.aio.http import Handler, HttpServer
 from edgehive.aio.kubeauth import load_in_cluster, load_kubeconfig
 from edgehive.aio.kubeclient import KubeClient
@@ -74,7 +75,7 @@ async def listen_http(
     """
     host, port = bind
     tls = https_context(keys.server, keys.ca.cert_pem) if keys is not None else None
-    server = HttpServer(handler, name=name, tls=tls)
+    server = HttpServer(handler, name=name, tls=tls, gate=GateLimits())
     try:
         bound = await server.listen(host, port, shared=shared)
     except OSError as exc:

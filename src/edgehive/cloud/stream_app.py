@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgehive.aio.gate import GateLimits
 from edgehive.aio.http import HttpServer
 from edgehive.aio.rawhttp import SocketStream
 from edgehive.aio.supervise import Service
@@ -99,7 +100,7 @@ async def open_streams(
         enter=enter,
         elsewhere=cluster.instance_of,
     )
-    stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients))
+    stream = HttpServer(handler.handle, name="stream", tls=stream_context(server, clients), gate=GateLimits())
     try:
         stream_port = await stream.listen(host, settings.stream_port, shared=shared)
     except OSError as exc:

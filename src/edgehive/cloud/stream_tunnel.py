@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from edgehive.aio.gate import GateLimits
 from edgehive.aio.listening import literal_socket
 from edgehive.aio.tunnel import TunnelMux, TunnelStream
+from edgehive.cloud.gated import GatedConnection, serve_gated
 from edgehive.cloud.hub import QuietLogger, peer_subject
 from edgehive.kit.errors import EdgehiveError, Unreachable
 from edgehive.kit.text import safe_label
@@ -38,7 +40,6 @@ from edgehive.wire.tunnel import (
 log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 2 << 20
-_HANDSHAKE_TIMEOUT = 15.0
 
 
 class TunnelSession:
@@ -116,7 +117,7 @@ class Greeting:
     window: int
 
 
-class TunnelConnection(ServerConnection):
+class TunnelConnection(GatedConnection):
     """A connection, and who it was found to be before the 101."""
 
     hello: Greeting | None = None
@@ -161,29 +162,19 @@ class TunnelServer:
     async def run(self) -> None:
         """Serve until cancelled."""
         assert self._socket is not None, "listen comes first"
-        server: Server = await serve(
+        await serve_gated(
             self._serve,
             sock=self._socket,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+            tls=self._tls,
+            limits=GateLimits(),
+            connection=TunnelConnection,
+            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+            max_size=_MAX_MESSAGE,
             process_request=self._check,
             process_response=self._answer,
-            create_connection=TunnelConnection,
-            compression=None,
             ping_interval=20.0,
             ping_timeout=40.0,
-            open_timeout=_HANDSHAKE_TIMEOUT,
-            close_timeout=2.0,
-            max_size=_MAX_MESSAGE,
-            max_queue=16,
-            server_header=None,
-            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
         )
-        try:
-            await asyncio.get_running_loop().create_future()  # until cancelled
-        finally:
-            server.close()
-            await server.wait_closed()
 
     def _check(self, connection: ServerConnection, request: Request) -> Response | None:
         headers = request.headers
@@ -212,6 +203,7 @@ class TunnelServer:
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, TunnelConnection)
         assert connection.hello is not None, "checked before the 101"
+        connection.leave_gate()
         hello = connection.hello
         session = TunnelSession(connection, hello)
         older = self._sessions.pop(hello.node, None)

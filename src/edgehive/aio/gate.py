@@ -1,4 +1,4 @@
-"""The gate of the hub: how many connections are let in at once, so that a herd cannot starve who is inside.
+"""The gate of a TLS port: how many connections are let in at once, so that a herd cannot starve who is inside.
 
 A TLS handshake is a millisecond of one core. If ten thousand edges come back together and all are let in, the loop
 does nothing else for ten seconds: keepalives are not read, timers fire late, nodes that never left are dropped and
@@ -8,7 +8,8 @@ drops the SYN and the client's kernel sends it again after 1, 3, 7 s. Nobody is 
 
 A connection has no place before its first byte is there: who opens sockets and says nothing holds up nobody. One that
 dawdles after that, on a slow link or on purpose, gives its place up after `patience` and goes on without. Of those
-without a place, silent or dawdling, 4,096 are kept; then the oldest is dropped.
+without a place, silent or dawdling, so many are kept (`GateLimits.outside`); then the oldest is dropped. A silent one
+costs a descriptor and no TLS state.
 """
 
 import asyncio
@@ -20,8 +21,6 @@ import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
-
-from edgehive.cloud.config import Admission
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,16 @@ _PAUSE: Final = 0.5
 
 Protocol = Callable[[Callable[[], None]], asyncio.BaseProtocol]
 """Makes the protocol of one connection; it calls its argument once when it is inside, or has been refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """How many connections there may be before they are in."""
+
+    parallel: int = 16
+    """On their way in at once."""
+    outside: int = 512
+    """Silent or dawdling, without a place."""
 
 
 @dataclass(slots=True)
@@ -88,17 +97,17 @@ class Gate:
         sock: socket.socket,
         tls: ssl.SSLContext,
         protocol: Protocol,
-        admission: Admission,
+        limits: GateLimits,
         patience: float = _PATIENCE,
     ) -> None:
         self._socket = sock
         self._tls = tls
         self._protocol = protocol
         self._patience = patience
-        self._limit = admission.outside
-        self._places = asyncio.Semaphore(admission.parallel)
+        self._limit = limits.outside
+        self._places = asyncio.Semaphore(limits.parallel)
         # Who is off the kernel's queue, has spoken and waits for a place.
-        self._next = asyncio.Semaphore(admission.parallel)
+        self._next = asyncio.Semaphore(limits.parallel)
         self._outside: dict[asyncio.Timeout, None] = {}  # by what ends their patience, oldest first
         self._loop = asyncio.get_running_loop()
         self._open = True
