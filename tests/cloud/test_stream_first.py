@@ -110,11 +110,8 @@ def healthy(edge: Edge, request: ConnectRequest) -> None:
 
 
 @pytest.mark.parametrize("what", [LOG, FOLLOWED, PAGE, EXEC, ATTACH])
-@pytest.mark.parametrize("ours", [False, True])
-async def test_a_kubelet_that_is_not_there_is_said_with_what_to_check(
-    what: tuple[str, str], ours: bool
-) -> None:
-    edge = Edge(absent, ours=ours)
+async def test_a_kubelet_that_is_not_there_is_said_with_what_to_check(what: tuple[str, str]) -> None:
+    edge = Edge(absent)
     answer = await ask(edge, what)
     assert answer.status == 504
     assert b'node "edge-1" has a tunnel, but its kubelet does not answer' in answer.body
@@ -135,6 +132,16 @@ async def test_a_silent_container_is_followed_until_it_speaks() -> None:
     assert await anext(body) == b"and more\n"
     edge.mux.receive(Frame(1, Kind.REMOVE).encode())
     assert [chunk async for chunk in body] == []
+
+
+@pytest.mark.parametrize("what", [LOG, FOLLOWED, PAGE, EXEC])
+async def test_an_edge_of_ours_is_not_asked_but_has_its_time_too(what: tuple[str, str]) -> None:
+    edge = Edge(absent, ours=True)
+    answer = await ask(edge, what, limit=0.1)
+    assert answer.status == 504
+    assert b"has not answered this request within 0.1 s" in answer.body
+    assert edge.asked == [what[0]]
+    assert edge.removed == [1]
 
 
 @pytest.mark.parametrize("what", [LOG, PAGE, EXEC])

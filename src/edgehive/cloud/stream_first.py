@@ -2,7 +2,7 @@
 
 KubeEdge's edge says nothing about a request that its own kubelet's port does not take, and nothing about a log either
 until there is a line: the two cannot be told apart by waiting. So the node is asked for something else on the same way,
-the kubelet's ``/healthz``. Whatever comes back, an error included, shows that the port is served, and then a silent
+the kubelet's ``/healthz``. (Edges of ours answer by themselves.) Whatever comes back, an error included, shows that the port is served, and then a silent
 container may be followed for as long as the tunnel lives (both ends ping it). Nothing for `PROBE` seconds shows that it
 is not.
 """
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 QUIET: Final = 5.0
 """Seconds without a word after which the node is asked whether its kubelet is there, and asked again."""
 
-PROBE: Final = 10.0
-"""Seconds that it has for that."""
+PROBE: Final = 25.0
+"""Seconds that it has for that: a small machine may be very busy."""
 
 LIMIT: Final = 120.0
 """Seconds for an answer that has to come: as long as a kubelet itself waits for its container runtime."""
@@ -54,6 +54,18 @@ class FirstAnswer:
         self._probe = probe
         self._limit = limit
 
+    async def certain(self, read: Callable[[], Awaitable[_T]]) -> _T:
+        """What `read` returns, of an edge that says so itself when its kubelet is not there.
+
+        Raises:
+            Silent: it has not answered for `limit` seconds.
+        """
+        try:
+            async with asyncio.timeout(self._limit):
+                return await read()
+        except TimeoutError:
+            raise Silent(self._too_late()) from None
+
     async def wait(self, node: str, read: Callable[[], Awaitable[_T]], *, patient: bool = False) -> _T | None:
         """What `read` returns, which may be cancelled and called again without losing anything.
 
@@ -79,10 +91,13 @@ class FirstAnswer:
             if patient:
                 return None
             if loop.time() >= end:
-                raise Silent(
-                    f"its kubelet is there, but has not answered this request within {self._limit:g} s: look at "
-                    "its log and at the container runtime"
-                )
+                raise Silent(self._too_late())
+
+    def _too_late(self) -> str:
+        return (
+            f"is connected, but has not answered this request within {self._limit:g} s: look at edgecore's log and at "
+            "the container runtime"
+        )
 
     def _no_kubelet(self) -> str:
         return (

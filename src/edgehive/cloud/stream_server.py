@@ -177,7 +177,10 @@ class StreamServer:
                 first = await self._first.wait(node, stream.read, patient=patient)
                 return Response(200, headers=dict(_TEXT), stream=_body(stream, first), patient=True)
             answer = Answer(stream)
-            await self._first.wait(node, answer.read_head)
+            if session.ours:
+                await self._first.certain(answer.read_head)
+            else:
+                await self._first.wait(node, answer.read_head)
         except BaseException:
             stream.close()
             raise
