@@ -323,6 +323,60 @@ def test_sound_objects_pass():
         ({"restartPolicy": "Sometimes"}, "spec.restartPolicy", "FieldValueNotSupported"),
         ({"dnsPolicy": "None"}, "spec.dnsConfig.nameservers", "FieldValueRequired"),
         (
+            {"dnsConfig": {"nameservers": [f"9.9.9.{n}" for n in range(4)]}},
+            "spec.dnsConfig.nameservers",
+            "FieldValueInvalid",
+        ),
+        (
+            {"dnsConfig": {"nameservers": ["dns.example"]}},
+            "spec.dnsConfig.nameservers[0]",
+            "FieldValueInvalid",
+        ),
+        ({"dnsConfig": {"searches": ["a.b"] * 33}}, "spec.dnsConfig.searches", "FieldValueInvalid"),
+        ({"securityContext": {"runAsUser": -5}}, "spec.securityContext.runAsUser", "FieldValueInvalid"),
+        ({"securityContext": {"fsGroup": 1 << 31}}, "spec.securityContext.fsGroup", "FieldValueInvalid"),
+        (
+            {"securityContext": {"supplementalGroups": [1, -1]}},
+            "spec.securityContext.supplementalGroups[1]",
+            "FieldValueInvalid",
+        ),
+        (
+            {"securityContext": {"sysctls": [{"name": "not a name", "value": "1"}]}},
+            "spec.securityContext.sysctls[0].name",
+            "FieldValueInvalid",
+        ),
+        (
+            {"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}] * 2}},
+            "spec.securityContext.sysctls[1].name",
+            "FieldValueDuplicate",
+        ),
+        (
+            {"containers": [{"name": "a", "image": "i", "securityContext": {"runAsGroup": -1}}]},
+            "spec.containers[0].securityContext.runAsGroup",
+            "FieldValueInvalid",
+        ),
+        (
+            {
+                "containers": [
+                    {
+                        "name": "a",
+                        "image": "i",
+                        "securityContext": {"privileged": True, "allowPrivilegeEscalation": False},
+                    }
+                ]
+            },
+            "spec.containers[0].securityContext",
+            "FieldValueInvalid",
+        ),
+        (
+            {
+                "hostNetwork": True,
+                "containers": [{"name": "a", "image": "i", "ports": [{"containerPort": 80, "hostPort": 81}]}],
+            },
+            "spec.containers[0].ports[0].containerPort",
+            "FieldValueInvalid",
+        ),
+        (
             {"volumes": [{"name": "v", "configMap": {"name": "x"}, "secret": {"secretName": "s"}}]},
             "spec.volumes[0].secret",
             "FieldValueForbidden",

@@ -14,6 +14,7 @@ from edgehive.kube.names import (
 from edgehive.kube.validation_container import validate_container
 from edgehive.kube.validation_parts import Object, choice, inner_path_problem, objects
 from edgehive.kube.validation_scheduling import validate_scheduling
+from edgehive.kube.validation_security import validate_dns, validate_security
 
 _VOLUME_KINDS = frozenset(
     [
@@ -91,14 +92,8 @@ def validate_pod_spec(spec: Object, path: str) -> list[FieldError]:
                     f"{path}.hostAliases[{index}].ip", alias.get("ip"), "must be a valid IP address"
                 )
             )
-    dns = spec.get("dnsConfig")
-    if spec.get("dnsPolicy") == "None" and not (isinstance(dns, Mapping) and dns.get("nameservers")):
-        errors.append(
-            err.required(
-                f"{path}.dnsConfig.nameservers",
-                "must provide at least one DNS nameserver when `dnsPolicy` is None",
-            )
-        )
+    validate_dns(spec, path, errors)
+    validate_security(spec, path, errors)
     return errors
 
 
