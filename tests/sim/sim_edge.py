@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from sim_edged import Edged
 from sim_engine import CALM, Process, Sim, Wire
@@ -35,6 +35,7 @@ from edgehive.wire.rows import Put, Remove, Row
 from edgehive.wire.uploads import UploadLimits, Uploads
 
 
+@lru_cache(maxsize=4096)
 def ids(value: bytes) -> tuple[str, int]:
     """UID and version of a stored object."""
     meta = json.loads(value)["metadata"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sim_engine import Sim
@@ -12,6 +13,14 @@ from sim_engine import Sim
 from edgehive.edge.metaclient import Change, PodChange
 from edgehive.edge.pods_told import PodInbox, Told
 from edgehive.wire.rows import Row
+
+
+@lru_cache(maxsize=4096)
+def facts(raw: bytes) -> tuple[str, str, Any]:
+    """A pod's uid, ``namespace/name`` and specification."""
+    pod = json.loads(raw)
+    meta = pod["metadata"]
+    return meta["uid"], f"{meta['namespace']}/{meta['name']}", pod["spec"]
 
 
 @dataclass(slots=True)
@@ -72,10 +81,8 @@ class Edged:
             self.want(told.change.raw)
 
     def want(self, raw: bytes) -> None:
-        pod = json.loads(raw)
-        meta = pod["metadata"]
-        worker = self.workers.setdefault(meta["uid"], Worker(f"{meta['namespace']}/{meta['name']}", None))
-        worker.spec = pod["spec"]
+        uid, key, spec = facts(raw)
+        self.workers.setdefault(uid, Worker(key, None)).spec = spec
 
     def end(self, uid: str) -> None:
         worker = self.workers[uid]
@@ -93,11 +100,11 @@ class Edged:
 
     def desired(self) -> dict[str, bytes]:
         pods = (row.value for row in self.rows().values() if row.type == "pod")
-        return {json.loads(raw)["metadata"]["uid"]: raw for raw in pods}
+        return {facts(raw)[0]: raw for raw in pods}
 
     def check(self) -> None:
         """With nothing left to be told, it runs exactly the pods of the database, as they are there."""
-        wanted = {uid: json.loads(raw)["spec"] for uid, raw in self.desired().items()}
+        wanted = {uid: facts(raw)[2] for uid, raw in self.desired().items()}
         for uid in wanted.keys() - self.workers.keys():
             self.sim.fail(f"{self.name}: edged was not told of {uid}")
         for uid, worker in self.workers.items():
