@@ -10,7 +10,6 @@ import base64
 import contextlib
 import json
 import re
-import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -23,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio.http import HttpServer, Response
+from edgehive.aio.tls import trusting
 from edgehive.kit.errors import EdgehiveError, Unreachable, UserError
 from edgehive.mapper.config import add_arguments, read_arguments
 from edgehive.mapper.model import Device, Property, PushTarget
@@ -348,7 +348,7 @@ async def test_the_rest_api_asks_its_clients_for_a_certificate_if_told_to(tmp_pa
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     config = read_arguments(parser, options, protocol="virtual")
-    ours = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    ours = trusting(cafile=str(tmp_path / "ca.crt"))
     async with mapper(tmp_path, VirtualDriver) as (_, service):
         server = HttpServer(RestApi(service).handle, name="rest", tls=config.tls())
         port = await server.listen("127.0.0.1", 0)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from edgehive.aio.tls import trusting
 from edgehive.kit.errors import Unreachable, UserError
 from edgehive.kit.text import safe_label
 from edgehive.kube.kubeconfig import ExecPlugin, KubeConfig, parse_kubeconfig, with_files_read
@@ -89,9 +90,9 @@ def client_tls(config: KubeConfig) -> ssl.SSLContext | None:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif config.ca_pem:
-            context = ssl.create_default_context(cadata=config.ca_pem.decode("ascii"))
+            context = trusting(cadata=config.ca_pem.decode("ascii"))
         else:
-            context = ssl.create_default_context()
+            context = trusting()
         if config.cert_pem and config.key_pem:
             _load_pair(context, config.cert_pem, config.key_pem)
     except (ssl.SSLError, ValueError) as exc:

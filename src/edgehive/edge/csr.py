@@ -17,6 +17,7 @@ import msgspec
 
 from edgehive.aio import pki
 from edgehive.aio.oserrors import reason_of
+from edgehive.aio.tls import trusting
 from edgehive.edge.enroll_der import der_to_pem
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.edge.enroll_job import Job, Outcome, install_pair
@@ -68,10 +69,10 @@ def _obtain(job: Job) -> None:
         check_ca(token, ca)
         ca_pem = der_to_pem(ca)
         headers["Authorization"] = f"Bearer {token.jwt}"
-        context = ssl.create_default_context(cadata=ca_pem.decode())
+        context = trusting(cadata=ca_pem.decode())
     else:
         ca_pem = b""
-        context = ssl.create_default_context(cafile=job.ca_file)
+        context = trusting(cafile=job.ca_file)
         context.load_cert_chain(job.cert_file, job.key_file)
     key = pki.new_key()
     common_name = NODE_USER_PREFIX + job.node

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from edgehive.aio.tls import trusting
 from edgehive.edge.config import EventBus as EventBusConfig
 from edgehive.edge.config import EventBusTls
 from edgehive.kit.errors import UserError
@@ -64,7 +65,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
         Raises:
             OSError: they cannot be read, or are not what they should be.
         """
-        context = ssl.create_default_context(cafile=self.ca or None)
+        context = trusting(cafile=self.ca or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.certificate:
             # A password, lest an encrypted key makes OpenSSL ask for one on the terminal.

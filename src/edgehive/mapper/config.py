@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from edgehive.aio.tls import trusting
 from edgehive.kit.errors import UserError
 
 _DIRECTORY = "/etc/kubeedge"
@@ -41,7 +42,7 @@ class MapperConfig:
         if self.tls_certificate is None:
             return None
         try:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context = trusting(purpose=ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(self.tls_certificate, self.tls_key)
             if self.tls_client_ca is not None:
                 context.load_verify_locations(self.tls_client_ca)
