@@ -340,6 +340,10 @@ def test_a_new_project_is_a_working_mapper_of_few_lines(tmp_path):
         "DeviceModel",
         "Device",
     ]
+    for name in ("README.md", "Dockerfile"):
+        assert "install edgehive" not in files[name].read_text(), (
+            "an index need not have ours under that name"
+        )
     pod = yaml.safe_load(files["deployment.yaml"].read_text())["spec"]["template"]["spec"]
     assert pod["volumes"][0]["hostPath"]["path"] == "/etc/kubeedge"
     driver = runpy.run_path(str(files["mapper.py"]))["MySensor"]

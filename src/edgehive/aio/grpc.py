@@ -19,6 +19,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from edgehive.aio.oserrors import reason_of
 from edgehive.kit.errors import EdgehiveError, ProtocolError, Unreachable
 
 log = logging.getLogger(__name__)
@@ -289,6 +290,6 @@ class GrpcClient:
                             _, self._connection = await loop.create_connection(make, self._path, self._port)
                         else:
                             _, self._connection = await loop.create_unix_connection(make, self._path)
-                except (OSError, TimeoutError) as exc:
-                    raise Unreachable(f"no gRPC server at {self._path}: {exc}") from exc
+                except OSError as exc:  # TimeoutError is one
+                    raise Unreachable(f"no gRPC server at {self._path}: {reason_of(exc)}") from exc
             return self._connection

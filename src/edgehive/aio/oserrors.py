@@ -12,4 +12,5 @@ def reason_of(error: OSError) -> str:
         error.errno is not None and error.errno > 0
     ):  # getaddrinfo's numbers are negative, with texts of their own
         return os.strerror(error.errno)
-    return str(error.strerror or error) or type(error).__name__
+    said = str(error.strerror or error)
+    return said or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -90,15 +90,17 @@ spec:
 
 _README = """# {name} mapper
 
-    pip install edgehive
-    python mapper.py --config-file config.yaml     # on the edge node, beside edgecore
+With the Python of an edgehive that is installed (in a checkout: `.venv/bin/python`), on the edge node, beside edgecore:
+
+    python mapper.py --config-file config.yaml
     kubectl apply -f devices.yaml                  # its nodeName is that of this node
     kubectl get devices
 
 Both sockets in `config.yaml` are in the directory that edgecore has as `modules.deviceTwin.dmiSockPath`: /etc/kubeedge, or
 with `edgehive up` edge/NODE/dmi of its data directory. The mapper runs as edgecore's user.
 
-Or as a pod: `docker build -t {name}-mapper:v1 .`, bring the image to the node, `kubectl apply -f deployment.yaml`.
+Or as a pod: make a wheel of edgehive here (`pip wheel --no-deps --wheel-dir . PATH-OF-ITS-CHECKOUT`), `docker build -t
+{name}-mapper:v1 .`, bring the image to the node, `kubectl apply -f deployment.yaml`.
 
 `mapper.py` is all of it: read, write, and connect and close where the device needs them. Plain functions may block;
 `async` ones work too. An exception means that the device did not do it; the SDK reports the device offline and
@@ -106,7 +108,9 @@ connects again.
 """
 
 _DOCKERFILE = """FROM python:3.12-slim
-RUN pip install --no-cache-dir edgehive
+# From: pip wheel --no-deps --wheel-dir . PATH-OF-EDGEHIVE'S-CHECKOUT
+COPY edgehive-*.whl /tmp/
+RUN pip install --no-cache-dir /tmp/edgehive-*.whl
 COPY mapper.py config.yaml /app/
 CMD ["python", "/app/mapper.py", "--config-file", "/app/config.yaml"]
 """
