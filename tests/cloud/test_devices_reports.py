@@ -55,6 +55,15 @@ async def test_the_first_reported_value_is_stored_and_then_answered(lab: Any, ap
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("Device", made["metadata"]["uid"], True)
 
 
+async def test_the_type_is_that_of_the_model_where_the_edge_has_none(lab: Any, api: Any) -> None:
+    """A mapper's report reaches the twin without its type, also at a Go edge."""
+    edge = await setup(lab, api)
+    await answer(edge, await report(edge, temperature=twin("27", at=1, kind="string"), mode=twin("m", at=1)))
+    await answer(edge, await report(edge, mode=twin("n", at=2, kind="float")))
+    found = {t["propertyName"]: t["reported"]["metadata"]["type"] for t in status(api)["twins"]}
+    assert found == {"temperature": "int", "mode": "float"}, "what a client has said stands"
+
+
 async def test_a_state_is_stored(lab: Any, api: Any) -> None:
     edge = await setup(lab, api)
     content = {"event_id": "e2", "timestamp": 5, "device": {"name": "sensor", "state": "online"}}

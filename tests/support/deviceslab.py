@@ -37,10 +37,10 @@ def recorded(api: Any, obj: dict[str, Any], node: str = "edge-1") -> str | None:
 
 
 def twin(
-    value: str | None = None, wish: str | None = None, *, at: int = 1000, edge: int = 1
+    value: str | None = None, wish: str | None = None, *, at: int = 1000, edge: int = 1, kind: str = "int"
 ) -> dict[str, Any]:
     """One property in the form of wire.md A12."""
-    content: dict[str, Any] = {"optional": True, "metadata": {"type": "int"}}
+    content: dict[str, Any] = {"optional": True, "metadata": {"type": kind}}
     for key, text in (("actual", value), ("expected", wish)):
         if text is not None:
             content[key] = {"value": text, "metadata": {"timestamp": at}}

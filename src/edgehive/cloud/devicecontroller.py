@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from edgehive.aio.supervise import Service
 from edgehive.cloud.config import Devices
 from edgehive.cloud.devices import DeviceCaches, DeviceDownstream, DeviceView
-from edgehive.cloud.devices_index import DeviceIndex
+from edgehive.cloud.devices_index import DeviceIndex, model_types
 from edgehive.cloud.devices_status import DeviceState
 from edgehive.cloud.devices_summary import DeviceSummaries
 from edgehive.cloud.devices_upstream import DeviceReports
@@ -72,6 +72,7 @@ class DeviceController:
             nodes=nodes,
             stamp=self._stamp,
             impersonation=self._impersonation,
+            types=lambda model: model_types(self.caches.models.get(*model)),
             interval=self._settings.status_interval,
             written=self._written,
             found=self._found,

@@ -46,6 +46,20 @@ class _WithStatus(msgspec.Struct, gc=False):
     status: _Status | None = None
 
 
+class _ModelProperty(msgspec.Struct, gc=False):
+    name: str = ""
+    type: str = ""
+
+
+class _ModelSpec(msgspec.Struct, gc=False):
+    properties: list[_ModelProperty] | None = None
+
+
+class _Model(msgspec.Struct, gc=False):
+    spec: _ModelSpec | None = None
+
+
+_model = msgspec.json.Decoder(_Model)
 _device = msgspec.json.Decoder(_Device)
 _spec = msgspec.json.Decoder(_Spec)
 _with_status = msgspec.json.Decoder(_WithStatus)
@@ -66,6 +80,18 @@ class DevicePlace:
     version: str
     """The resourceVersion of the last change of that."""
     generation: int
+
+
+def model_types(model: CachedObject | None) -> dict[str, str]:
+    """The types of a model's properties as a DeviceStatus shows them: ``int``, ``float``, ``boolean`` and so on."""
+    if model is None:
+        return {}
+    try:
+        spec = _model.decode(model.raw).spec
+    except MALFORMED:
+        return {}
+    found = spec.properties if spec is not None else None
+    return {p.name: p.type.lower() for p in found or () if p.name and p.type}
 
 
 def read_place(device: CachedObject, known: DevicePlace | None = None) -> DevicePlace:

@@ -1,7 +1,7 @@
 """What a DeviceStatus becomes by the reports of its device: merged, newest value per property. Pure."""
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -173,15 +173,19 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def status_fields(state: DeviceState) -> dict[str, Any]:
-    """``status`` as the original writes it; what is empty is left out, so that it clears nothing."""
+def status_fields(state: DeviceState, types: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """``status`` as the original writes it; what is empty is left out, so that it clears nothing.
+
+    `types` of properties stand where the edge has none of its own: what mappers report is a ``string`` there.
+    """
+    types = types or {}
     found: dict[str, Any] = {}
     if state.twins:
         found["twins"] = [
             {
                 "propertyName": name,
-                "reported": _side(entry.reported),
-                "observedDesired": _side(entry.desired),
+                "reported": _side(entry.reported, types.get(name, "")),
+                "observedDesired": _side(entry.desired, types.get(name, "")),
             }
             for name, entry in state.twins.items()
         ]
@@ -192,12 +196,13 @@ def status_fields(state: DeviceState) -> dict[str, Any]:
     return found
 
 
-def _side(value: TwinValue | None) -> dict[str, Any]:
+def _side(value: TwinValue | None, kind: str) -> dict[str, Any]:
     if value is None:
         return {"value": ""}
     metadata = {"timestamp": str(value.timestamp)} if value.timestamp else {}
-    if value.type:
-        metadata["type"] = value.type
+    shown = kind if kind and value.type in ("", "string") else value.type
+    if shown:
+        metadata["type"] = shown
     if value.version:
         metadata["version"] = str(value.version)
     return {"value": value.value, **({"metadata": metadata} if metadata else {})}

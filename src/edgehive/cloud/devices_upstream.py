@@ -10,7 +10,7 @@ edge keeps such a report and sends it again, for as long as it has the device.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -96,13 +96,14 @@ class DeviceReports:
         nodes: Nodes,
         stamp: Stamp,
         impersonation: Impersonation,
+        types: Callable[[Key], Mapping[str, str]] = lambda model: {},
         interval: float = 1.0,
         written: Written = lambda key, state: None,
         found: Written = lambda key, state: None,
     ) -> None:
         """Wire up.
 
-        `impersonation` says in whose name reports are written; `interval` is the
+        `impersonation` says in whose name reports are written, `types` what a model's properties are; `interval` is the
         least time between two writes of one device in seconds; `written` hears of what is stored, `found` of what
         was stored before this process began.
         """
@@ -111,6 +112,7 @@ class DeviceReports:
         self._nodes = nodes
         self._stamp = stamp
         self._impersonation = impersonation
+        self._types = types
         self._written = written
         self._found = found
         self._open: dict[Key, _Open] = {}
@@ -234,7 +236,7 @@ class DeviceReports:
             self.stats.properties += foreign
         if not changed:
             return
-        status = status_fields(state)
+        status = status_fields(state, self._types(place.model) if place.model is not None else None)
         if dropped:
             status.setdefault("twins", [])  # or the last of them would stay
         body = {"metadata": {"resourceVersion": device.version}, "status": status}
