@@ -14,7 +14,7 @@ from edgehive.aio.informer import Informer
 from edgehive.apiserver.app import ApiServer, ApiServerOptions
 from edgehive.cloud.crds import ensure_crds
 from edgehive.cloud.keyedwork import KeyedWork
-from edgehive.cloud.policycontroller import PolicyController
+from edgehive.cloud.policycontroller import CsrApprover, PolicyController
 from edgehive.kube.api import MERGE_PATCH, WriteOptions
 from edgehive.kube.crd_policy import SERVICE_ACCOUNT_ACCESSES
 from edgehive.kube.refs import (
@@ -29,7 +29,7 @@ from edgehive.kube.refs import (
     ROLES,
     SERVICEACCOUNTS,
 )
-from edgehive.kube.status import ApiStatus, forbidden
+from edgehive.kube.status import ApiStatus, forbidden, not_found
 from edgehive.store.log import MemoryLog
 
 DEFAULT = WriteOptions(namespace="default")
@@ -344,6 +344,39 @@ async def test_certificates_for_a_node_s_own_addresses_are_approved_and_no_other
         for name in wrong:
             found = json.loads(await lab.api.get(CSRS, name))
             assert not (found.get("status") or {}).get("conditions"), name
+
+
+class Named:
+    """An API server to which we are `name`."""
+
+    def __init__(self, api, name: str) -> None:
+        self._api, self._name = api, name
+
+    def __getattr__(self, name):
+        return getattr(self._api, name)
+
+    async def create(self, gvr, body, options=None):
+        if gvr.resource != "selfsubjectreviews":
+            return await self._api.create(gvr, body, options)
+        if not self._name:
+            raise not_found("selfsubjectreviews", "")
+        return json.dumps({"status": {"userInfo": {"username": self._name}}}).encode()
+
+
+@pytest.mark.parametrize(("name", "approved"), [("{asker}", True), ("system:cloudcore", False), ("", True)])
+async def test_only_a_node_itself_or_cloudcore_for_it_is_given_a_certificate(tmp_path, name, approved):
+    async with laboratory(tmp_path) as lab:
+        await lab.node("edge-1")
+        made = await lab.make(
+            CSRS, {"metadata": {"name": "a"}} | request("edge-1", "127.0.0.1"), WriteOptions()
+        )
+        asker = made["spec"]["username"]
+        assert not asker.startswith("system:node:")
+        approver = CsrApprover(
+            api=Named(lab.api, name.format(asker=asker)), nodes=lab.machines, rng=lambda: 0.5
+        )
+        problem = approver._problem(made["spec"], set(), await approver._own_name())
+        assert (not problem) is approved, problem
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"metadata":null}', b"[" * 100_000])

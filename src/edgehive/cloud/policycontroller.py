@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 SIGNER: Final = "kubernetes.io/kubelet-serving"
 _USAGES: Final = frozenset({"digital signature", "key encipherment", "server auth"})
 ENDPOINTS: Final = GVR("", "v1", "endpoints")
+SELF_REVIEWS: Final = GVR("authentication.k8s.io", "v1", "selfsubjectreviews")
 
 
 class Nodes(Protocol):
@@ -236,6 +237,7 @@ class CsrApprover:
             again=_passes,
             rng=rng,
         )
+        self._name: str | None = None
         self.approved = 0
         self.requests.subscribe(self._changed)
 
@@ -256,7 +258,7 @@ class CsrApprover:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}
         if spec.get("signerName") != SIGNER or status.get("conditions") or status.get("certificate"):
             return
-        problem = self._problem(spec, await self._of_the_cluster())
+        problem = self._problem(spec, await self._of_the_cluster(), await self._own_name())
         if problem:
             log.warning("the certificate request %s is left to others: %s", name, safe_label(problem, 200))
             return
@@ -286,7 +288,20 @@ class CsrApprover:
             found.update(a.ip for subset in obj.subsets or () for a in subset.addresses or ())
         return found
 
-    def _problem(self, spec: dict[str, Any], cluster: set[str]) -> str:
+    async def _own_name(self) -> str:
+        """The user that cloudcore is to the API server; empty where that cannot be asked (before Kubernetes 1.28)."""
+        if self._name is None:
+            review = {"apiVersion": SELF_REVIEWS.api_version, "kind": "SelfSubjectReview"}
+            try:
+                raw = await self._api.create(SELF_REVIEWS, msgspec.json.encode(review))
+                self._name = msgspec.json.decode(raw, type=_SelfReview).status.user_info.username
+            except ApiStatus as exc:
+                if exc.code not in (403, 404, 405):
+                    raise
+                self._name = ""
+        return self._name
+
+    def _problem(self, spec: dict[str, Any], cluster: set[str], me: str) -> str:
         try:
             csr = pki.parse_csr(pki.pem_csr_to_der(base64.b64decode(str(spec.get("request") or ""))))
         except (EdgehiveError, ValueError) as exc:
@@ -295,7 +310,8 @@ class CsrApprover:
         asker = str(spec.get("username") or "")
         if csr.organizations != (NODES_ORGANIZATION,) or not csr.common_name.startswith(NODE_USER_PREFIX):
             return "the subject is not that of a node"
-        if asker.startswith(NODE_USER_PREFIX) and asker != csr.common_name:
+        # Without a name of our own all that is known is that no other node asks.
+        if asker not in (csr.common_name, me) and (me or asker.startswith(NODE_USER_PREFIX)):
             return f"{asker} asks for {csr.common_name}"
         if not _USAGES.issuperset(spec.get("usages") or ()) or "server auth" not in (
             spec.get("usages") or ()
@@ -350,6 +366,18 @@ class _ApiServer(msgspec.Struct):
 
     spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
     subsets: list[_Subset] | None = None
+
+
+class _UserInfo(msgspec.Struct):
+    username: str = ""
+
+
+class _SelfReviewStatus(msgspec.Struct, rename="camel"):
+    user_info: _UserInfo = msgspec.field(default_factory=_UserInfo)
+
+
+class _SelfReview(msgspec.Struct):
+    status: _SelfReviewStatus = msgspec.field(default_factory=_SelfReviewStatus)
 
 
 class _NodeStatus(msgspec.Struct):
