@@ -22,6 +22,7 @@ from edgehive.controllers.resources import ServedResources
 from edgehive.controllers.runtime import Clock, Informers
 from edgehive.controllers.scheduler import Scheduler
 from edgehive.controllers.taint_eviction import TaintEviction
+from edgehive.controllers.volume_binder import VolumeBinder
 from edgehive.kube.api import KubeApi
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.refs import CRDS
@@ -80,6 +81,7 @@ class Controllers:
             TaintEviction(context, default_seconds=options.default_toleration_seconds),
             PodGarbage(context, threshold=options.terminated_pods),
             NamespaceDeletion(context, resources),
+            VolumeBinder(context),
         ]
         if ca_pem:
             self._controllers.append(root_ca_publisher(context, ca_pem))
