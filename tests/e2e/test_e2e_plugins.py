@@ -65,7 +65,6 @@ def test_a_claim_on_a_csi_volume_is_shown_to_a_pod_and_given_back(up: Installati
     driver.run()
     volume = {"driver": DRIVER, "volumeHandle": "disk-1"}
     size = {"storage": "1Gi"}
-    claim = {"kind": "PersistentVolumeClaim", "namespace": "default", "name": "data"}
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
     try:
         up.apply(
@@ -79,13 +78,13 @@ def test_a_claim_on_a_csi_volume_is_shown_to_a_pod_and_given_back(up: Installati
                 "apiVersion": "v1",
                 "kind": "PersistentVolume",
                 "metadata": {"name": "pv1"},
-                "spec": {**spec, "capacity": size, "csi": volume, "claimRef": claim},
+                "spec": {**spec, "capacity": size, "csi": volume},
             },
             {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
                 "metadata": {"name": "data"},
-                "spec": {**spec, "resources": {"requests": size}, "volumeName": "pv1"},
+                "spec": {**spec, "resources": {"requests": size}},
             },
             pod(
                 "user",
@@ -94,6 +93,7 @@ def test_a_claim_on_a_csi_volume_is_shown_to_a_pod_and_given_back(up: Installati
             ),
         )
         up.running("app=user", 1)
+        assert up.get("pvc", "data")["status"]["phase"] == up.get("pv", "pv1")["status"]["phase"] == "Bound"
         (published,) = driver.published
         assert Path(published, "name").read_text() == "disk-1"
         node = up.get("node", "edge-1")["metadata"]
