@@ -91,7 +91,7 @@ class Lab:
     async def nodes_are(self, *names):
         async def check():
             found = await self.access()
-            return found and found["status"].get("nodeList") == list(names)
+            return found and (found.get("status") or {}).get("nodeList") == list(names)
 
         await self.until(check)
 
@@ -182,7 +182,11 @@ async def test_the_access_goes_with_its_account_and_comes_back_with_a_new_one(tm
 
         async def anew():
             found = await lab.access()
-            return found and found["spec"]["serviceAccountUid"] != first and found["status"].get("nodeList")
+            return (
+                found
+                and found["spec"]["serviceAccountUid"] != first
+                and (found.get("status") or {}).get("nodeList")
+            )
 
         await lab.until(anew)
         await lab.until(lambda: lab.of("edge-1")[-1][0] != "delete")

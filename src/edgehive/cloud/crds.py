@@ -33,7 +33,7 @@ async def ensure_crds(api: KubeApi, *, install: bool, devices: bool = False, pol
     for gvr in wanted:
         if await _served(api, gvr):
             continue
-        hint = "apply KubeEdge's CRDs (build/crds), or let cloudcore create them"
+        hint = "`edgehive manifests | kubectl apply -f -` creates them, or let cloudcore do it"
         if gvr in _DEVICES:
             hint += ", or switch modules.deviceController off"
         if not install:
