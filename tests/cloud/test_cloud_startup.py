@@ -11,8 +11,10 @@ import pytest
 
 from edgehive.aio.http import HttpServer, Request, Response
 from edgehive.cloud.config_load import parse_config
-from edgehive.cloud.startup import kube_client, kube_config
+from edgehive.cloud.startup import kube_client, kube_config, persist
+from edgehive.kit.errors import UserError
 from edgehive.kube.refs import NODES
+from edgehive.kube.status import ApiStatus
 
 
 async def test_requests_are_made_at_the_rate_that_is_configured_whatever_the_node_limit() -> None:
@@ -64,3 +66,40 @@ async def test_and_a_node_registers_there(lab: Any, api: Any, tmp_path: Path) ->
     answer = msgspec.json.decode((await edge.ask("insert", "null/node/edge-1", {"metadata": {}})).content)
     assert answer["Err"] is None
     assert api.find(NODES, "", "edge-1")["metadata"]["annotations"]["cloudcore"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("code", [401, 403])
+async def test_an_api_server_that_has_just_started_may_refuse_for_a_moment(code: int) -> None:
+    left = [ApiStatus(code, "Forbidden", "no roles yet")]
+
+    async def step() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert await persist(step) == "done"
+
+
+async def test_an_account_without_the_right_is_said_to_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def at_once(seconds: float) -> None:
+        assert seconds > 0
+
+    async def step() -> None:
+        nonlocal asked
+        asked += 1
+        raise ApiStatus(403, "Forbidden", "cannot list nodes")
+
+    monkeypatch.setattr("asyncio.sleep", at_once)
+    with pytest.raises(UserError, match="cannot list nodes"):
+        await persist(step)
+    assert asked == 4
+
+
+async def test_a_request_that_makes_no_sense_is_not_repeated() -> None:
+    async def step() -> None:
+        raise ApiStatus(422, "Invalid", "nonsense")
+
+    with pytest.raises(UserError, match="nonsense"):
+        await persist(step)

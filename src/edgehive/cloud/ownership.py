@@ -80,7 +80,7 @@ class Ownership:
             try:
                 await self._api.patch(NODES, node, body, MERGE_PATCH)
             except EdgehiveError as exc:
-                if isinstance(exc, ApiStatus) and not exc.retryable:
+                if isinstance(exc, ApiStatus) and not exc.retryable and exc.code not in (401, 403):
                     log.log(
                         logging.DEBUG if exc.code == 404 else logging.WARNING,
                         "node %s: its cloudcore could not be noted: %s",

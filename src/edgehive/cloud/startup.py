@@ -28,6 +28,9 @@ AUTHORIZATION: Final = "requireAuthorization"
 
 _T = TypeVar("_T")
 
+_REFUSED: Final = (401, 403)
+_REFUSALS: Final = 4  # some four seconds
+
 
 def needs_of(config: CloudCoreConfig) -> Needs:
     """Which parts of cloudcore a configuration has on, for the rights that its account needs.
@@ -92,15 +95,24 @@ def port_error(name: str, host: str, port: int, exc: OSError) -> UserError:
 
 
 async def persist(step: Callable[[], Awaitable[_T]]) -> _T:
-    """Carry out a step of the start, waiting for an API server that is not there yet."""
+    """Carry out a step of the start, waiting for an API server that is not there yet.
+
+    One that has just started refuses until it has read its roles: a few refusals are waited out as well.
+
+    Raises:
+        UserError: it goes on to refuse.
+    """
     backoff = Backoff(0.5, 15.0, jitter=0.2, rng=random.random)
+    refusals = 0
     while True:
         try:
             return await step()
         except Unreachable as exc:
             problem: Exception = exc
         except ApiStatus as exc:
-            if exc.code not in (408, 409, 429, 500, 502, 503, 504):
+            refusals += exc.code in _REFUSED
+            passing = exc.retryable or exc.code == 409 or (exc.code in _REFUSED and refusals < _REFUSALS)
+            if not passing:
                 raise UserError(
                     f"the API server refuses what cloudcore needs: {exc}",
                     hint="`edgehive manifests` prints the rights that cloudcore's account needs",
