@@ -92,15 +92,18 @@ class TestLayout:
 
 
 class TestConfigs:
-    text = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]))
+    # Small ones: PyYAML reads a few KiB a second on a busy machine.
+    text = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=20)
     scalars = st.one_of(text, st.integers(), st.booleans(), st.none(), st.lists(text, max_size=3))
     keys = st.from_regex(r"[a-zA-Z][a-zA-Z0-9]{0,8}x", fullmatch=True)
 
     @given(
         st.recursive(
-            st.dictionaries(keys, scalars, min_size=1),
-            lambda d: st.dictionaries(st.from_regex(r"[a-z]{2,5}x", fullmatch=True), d, min_size=1),
-            max_leaves=8,
+            st.dictionaries(keys, scalars, min_size=1, max_size=3),
+            lambda d: st.dictionaries(
+                st.from_regex(r"[a-z]{2,5}x", fullmatch=True), d, min_size=1, max_size=3
+            ),
+            max_leaves=4,
         )
     )
     def test_what_is_printed_reads_back(self, data):
