@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgehive.cli.up_configs import edgecore_config, remove_if_elsewhere, write_config
+from edgehive.cli.up_layout import Layout, Ports
 from tests.support.installation import Installation, eventually, pod_processes
 from tests.support.manifests import deployment
 
@@ -240,10 +242,8 @@ class Joiner:
     def __init__(self, up: Installation, home, node: str, token: str, certificate_of: str) -> None:
         import shutil
 
-        from edgehive.cli.up_configs import edgecore_config, write_config
-        from edgehive.cli.up_layout import Layout, Ports
-
-        layout = Layout(home)
+        self._layout, self._node = Layout(home), node
+        layout = self._layout
         config = edgecore_config(
             layout, Ports(up.api_port, up.ports_from), node, 3, runtime_endpoint=f"process://{home}/p"
         )
@@ -272,6 +272,8 @@ class Joiner:
             self._process.kill()
             self._process.wait()
             raise
+        finally:
+            remove_if_elsewhere(self._layout, self._node)
 
     def said(self) -> str:
         return self._log.read_text(errors="replace")

@@ -156,12 +156,17 @@ class PodManager:
 
     async def run(self) -> None:
         """Run until cancelled; containers run on."""
-        backoff = Backoff(0.5, 10.0)
+        backoff, said = Backoff(0.5, 10.0), ""
         while self._version is None:
             try:
                 self._version = await self._runtime.version()
             except (Transient, RuntimeFailure) as exc:
-                log.warning("container runtime: %s", safe_label(str(exc), 300))
+                problem = safe_label(str(exc), 300)
+                if (
+                    problem != said
+                ):  # a runtime that is away for hours is one line; the node's status says it, too
+                    log.warning("container runtime: %s; trying again", problem)
+                said = problem
                 await asyncio.sleep(backoff.next())
         log.info("container runtime %s %s", self._version.name, self._version.version)
         self._meta.subscribe_pods(self._on_pod)
