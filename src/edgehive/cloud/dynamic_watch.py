@@ -192,7 +192,8 @@ class Watches:
             for past in feed.past:
                 if past.when >= since - _OVERLAP:
                     key = past.change.object.key
-                    missed[key] = [*missed.pop(key, ()), past.change]  # in the order of the last changes
+                    changes = missed[key] = missed.pop(key, [])  # in the order of the last changes
+                    changes.append(past.change)
             for changes in missed.values():
                 seen = [c.old is not None and _any(watches.values(), c.old) for c in changes]
                 self._tell(feed, node, changes[-1], {}, before=any(seen))
