@@ -119,7 +119,7 @@ def test_an_eviction_gives_no_more_than_the_pod_has(tmp_path: Path) -> None:
         raw = json.dumps(make_pod("a", container("c", "x"), terminationGracePeriodSeconds=asked)).encode()
         core = PodCore(parse_pod(raw), host_ip="1", runtime_name="r")
         core.receive_eviction(Problem("Evicted", "why"), given)
-        assert core._grace == expected
+        assert core._grace(1.0) == expected
         core.next_actions(1.0)
         assert (core.status["phase"], core.status["reason"]) == ("Failed", "Evicted")
 
