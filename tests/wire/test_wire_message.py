@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehive.kit.errors import ProtocolError
-from edgehive.wire.message import Message, content_data, decode_content, decode_message, encode_message
+from edgehive.wire.message import (
+    Message,
+    content_data,
+    decode_content,
+    decode_message,
+    encode_message,
+    outline,
+)
 
 KEEPALIVE = (
     b'{"header":{"msg_id":"11111111-1111-4111-8111-111111111111","timestamp":1786000000123},'
@@ -138,3 +145,24 @@ def test_any_bytes_give_a_message_or_a_protocol_error(data: bytes) -> None:
     encode_message(message)
     with contextlib.suppress(ProtocolError):
         decode_content(message.content)
+
+
+def test_a_log_shows_all_of_a_frame_but_its_content():
+    frame = encode_message(
+        Message(
+            "i1",
+            1,
+            "update",
+            "default/secret/s",
+            b'{"data":"c2VjcmV0"}',
+            parent_id="p",
+            source="edgecontroller",
+        )
+    )
+    assert (
+        outline(frame) == f"update default/secret/s from=edgecontroller id=i1 parent=p ({len(frame)} bytes)"
+    )
+    assert outline(b"\xff nonsense") == "10 bytes that are no message"
+    forged = encode_message(Message("i", 1, "x\ny", "r" * 9_999))
+    assert "\n" not in outline(forged)
+    assert len(outline(forged)) < 1_000

@@ -67,4 +67,7 @@ def configure_logging(style: Format, verbosity: int) -> None:
     root.setLevel(level_of(verbosity))
     for chatty in ("asyncio", "aiohttp.access", "websockets", "hpack", "h2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Their frames are shown by `wire.message.outline`: without object addresses, and without the end of contents.
+    for shown_otherwise in ("edgehive.cloud.hub.websockets", "edgehive.cloud.stream_tunnel.websockets"):
+        logging.getLogger(shown_otherwise).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from edgehive.cloud.keyed import KeyedQueue
-from edgehive.wire.message import Message
+from edgehive.wire.message import Message, outline
 from edgehive.wire.session import NodeSession
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,9 @@ class NodeLink:
                 self._left = []
                 self.session.close("the connection was lost")
                 return False
+            if log.isEnabledFor(logging.DEBUG):
+                for frame in batch:
+                    log.debug("node %s > %s", self.node, outline(frame))
             self._stats.frames_out += count
             self._stats.bytes_out += sum(map(len, batch))
             if self._socket.paused:

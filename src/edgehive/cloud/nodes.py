@@ -21,7 +21,7 @@ from edgehive.kit.text import safe_label
 from edgehive.wire.classify import EDGE_CONTROLLER
 from edgehive.wire.cloudnode import CachedObject, CloudNode, Missing, Order, Unknown, World
 from edgehive.wire.desired import Unordered
-from edgehive.wire.message import DELETE, Message, Stamp
+from edgehive.wire.message import DELETE, Message, Stamp, outline
 from edgehive.wire.objectsync import SyncRecord, SyncWriter
 from edgehive.wire.outbound import Outbound
 from edgehive.wire.pool import Delivered, GivenUp, PoolLimits
@@ -227,6 +227,8 @@ class NodeTable:
         stats = self.link_stats
         stats.frames_in += 1
         stats.bytes_in += len(frame)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("node %s < %s", link.node, outline(frame))
         link.session.receive_frame(frame, self._now())
         entry = self._entries.get(link.node)
         if entry is not None and entry.link is link:

@@ -14,6 +14,7 @@ from typing import Final
 import aiohttp
 
 from edgehive.aio import pki
+from edgehive.aio.oserrors import reason_of
 from edgehive.edge.enroll_der import der_to_pem
 from edgehive.edge.enroll_files import write_atomically
 from edgehive.kit.errors import Unreachable, UserError
@@ -80,7 +81,10 @@ class FleetCertificates:
                     group.create_task(self._work(session, token, wanted))
         except* (aiohttp.ClientError, OSError, TimeoutError) as group_error:
             first = group_error.exceptions[0]
-            raise Unreachable(f"{self._server} cannot be reached: {first}") from first
+            why = str(first) or type(first).__name__
+            if isinstance(first, OSError) and not isinstance(first, aiohttp.ClientSSLError):
+                why = reason_of(first)
+            raise Unreachable(f"{self._server} cannot be reached: {why}") from first
 
     async def _work(self, session: aiohttp.ClientSession, token: JoinToken, wanted: Iterator[str]) -> None:
         for name in wanted:

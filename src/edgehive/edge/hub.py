@@ -29,7 +29,7 @@ from edgehive.wire.edgelink import (
     SendPing,
 )
 from edgehive.wire.endpoint import upgrade_headers, upgrade_path
-from edgehive.wire.message import Message, Stamp
+from edgehive.wire.message import Message, Stamp, outline
 from edgehive.wire.outbox import Entry, Settled
 
 if TYPE_CHECKING:  # edgecore without MQTT does not load it
@@ -263,6 +263,8 @@ class EdgeHub:
                 return
             for frame in frames:
                 connection.send(frame)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("> %s", outline(frame))
 
     def _connection_changed(self, up: bool, reason: str) -> None:
         if up:
@@ -337,6 +339,8 @@ class EdgeHub:
         """One message came."""
         if connection is not self._connection:
             return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("< %s", outline(data))
         try:
             self._link.receive_frame(data, self._now())
         except ProtocolError as exc:

@@ -11,6 +11,7 @@ import msgspec
 
 from edgehive.kit.errors import ProtocolError
 from edgehive.kit.malformed import MALFORMED as MALFORMED
+from edgehive.kit.text import safe_label
 
 INSERT = "insert"
 UPDATE = "update"
@@ -191,6 +192,20 @@ def encode_message(message: Message) -> bytes:
             msgspec.Raw(message.content),
         )
     )
+
+
+def outline(frame: bytes) -> str:
+    """What a log may show of a frame: all but its content, which may be a Secret's."""
+    try:
+        message = decode_message(frame)
+    except ProtocolError:
+        return f"{len(frame)} bytes that are no message"
+    parts = [message.operation, message.resource, f"from={message.source}", f"id={message.id}"]
+    if message.parent_id:
+        parts.append(f"parent={message.parent_id}")
+    if message.resource_version:
+        parts.append(f"version={message.resource_version}")
+    return safe_label(f"{' '.join(parts)} ({len(frame)} bytes)", 400)
 
 
 def content_data(content: bytes) -> bytes:

@@ -60,7 +60,7 @@ def parse_token(text: str) -> JoinToken:
     if len(text) > MAX_TOKEN or len(parts) != 4 or not all(parts) or len(parts[0]) != 64:
         raise UserError(
             "this is not a join token",
-            hint="a token has four fields separated by dots; get one with: keadm gettoken",
+            hint="a token has four fields separated by dots; get one with: edgehive gettoken (KubeEdge: keadm gettoken)",
         )
     return JoinToken(parts[0].lower(), ".".join(parts[1:]))
 
