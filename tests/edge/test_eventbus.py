@@ -236,6 +236,8 @@ async def test_uploads_are_not_lost_when_the_link_is_cut_again_and_again(cloud: 
             await mosquitto_pub(port, "a/user/x", str(number), "-q", str(number % 3))
             if number % 8 == 0 and cloud.connections:
                 cloud.cut()
+        # The last has QoS 0: that mosquitto_pub is done does not mean that it has come.
+        await eventually(lambda: any(m.content == b'"39"' for m in uploads(cloud)), 30)
         await eventually(lambda: not rows(config, "edgehive_uploads"), 30)
     seen = [int(json.loads(m.content)) for m in uploads(cloud)]
     assert list(dict.fromkeys(seen)) == list(range(40)), "each, in order, repeats apart"
