@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import gc
 import json
 import ssl
 import time
@@ -13,9 +14,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from edgehive.aio import pki
+from edgehive.cloud.hub import HubConnection
+from edgehive.cloud.keyed import KeyedQueue
+from edgehive.cloud.link import NodeLink
 from edgehive.kube.refs import NODES, PODS
 from edgehive.wire.message import Message
 from edgehive.wire.outbound import Outbound
+from edgehive.wire.session import NodeSession
 
 
 async def refused(lab: Any, node: str, **kwargs: Any) -> tuple[int, str]:
@@ -298,3 +303,27 @@ async def test_who_says_nothing_has_no_place_and_is_dropped_for_others(lab: Any)
     assert gate.accepted == 1, "one handshake in all"
     for _, writer in silent:
         writer.close()
+
+
+async def test_a_connection_that_has_ended_is_freed_without_a_search_for_cycles(lab: Any) -> None:
+    await lab.start()
+    tls = lab.client_tls("system:node:edge-1")
+    gc.collect()
+    gc.disable()  # as good as: a daemon collects what was long-lived once in hours
+    try:
+        for _ in range(3):
+            socket = await lab.dial("edge-1", tls=tls)
+            await socket.send(
+                b'{"header":{"msg_id":"1","timestamp":1},"route":{"resource":"default/configmap/x",'
+            )
+            await socket.wait_closed()
+            socket = await lab.dial("edge-1", tls=tls)
+            await socket.close()
+        kinds = (HubConnection, NodeLink, NodeSession, KeyedQueue)
+        async with asyncio.timeout(5):
+            while left := [type(o).__name__ for o in gc.get_objects() if type(o) in kinds]:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"{left} are left")
+    finally:
+        gc.enable()

@@ -72,7 +72,7 @@ class NodeLink:
         session: NodeSession,
         socket: Socket,
         remote: str,
-        upstream: KeyedQueue[Message],
+        upstream: "KeyedQueue[tuple[NodeLink, Message]]",
         stats: LinkStats,
         write_timeout: float,
     ) -> None:

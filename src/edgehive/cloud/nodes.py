@@ -169,9 +169,10 @@ class NodeTable:
             limits=self._settings.limits,
             tells=tells,
         )
-        upstream: KeyedQueue[Message] = KeyedQueue(
+        # The link comes with each message: a queue that knew it would keep the connection in a cycle after its end.
+        upstream: KeyedQueue[tuple[NodeLink, Message]] = KeyedQueue(
             start=self._start,
-            work=lambda message: self._carry_out(link, message),
+            work=self._carry_out,
             parallel=self._settings.parallel_requests,
             limit=self._settings.waiting_requests,
         )
@@ -404,7 +405,7 @@ class NodeTable:
                 entry.core.receive(event, self._now())
             case Upstream(target, message):
                 if target == EDGE_CONTROLLER:
-                    link.upstream.submit(order_key(message), message)
+                    link.upstream.submit(order_key(message), (link, message))
                 else:
                     self._route(link, target, message)
             case CaRequest(message):
@@ -456,7 +457,8 @@ class NodeTable:
             link.warned.add(key)
         log.log(logging.WARNING if first else logging.DEBUG, "node %s: %s", link.node, safe_label(text, 500))
 
-    async def _carry_out(self, link: NodeLink, message: Message) -> None:
+    async def _carry_out(self, asked: tuple[NodeLink, Message]) -> None:
+        link, message = asked
         try:
             answers = await self._handle(link.node, message)
         except EdgehiveError as exc:
