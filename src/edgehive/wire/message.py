@@ -174,7 +174,8 @@ def _decode_leniently(data: bytes, cause: BaseException) -> _Frame:
         # Half of a surrogate pair is U+FFFD to the original, and nothing we could encode again.
         return _decoder.decode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
-        detail = cause if isinstance(exc, AttributeError | RecursionError) else exc
+        # As text: an error in a variable of a frame that it has passed is a cycle, and keeps the whole connection.
+        detail = str(cause if isinstance(exc, AttributeError | RecursionError) else exc)
         raise ProtocolError(f"malformed message: {detail}") from exc
 
 
