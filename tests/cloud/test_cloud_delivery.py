@@ -116,6 +116,35 @@ async def test_a_status_write_is_not_sent_but_a_spec_change_is(lab: Any, api: An
     assert len([m for m in edge.received if m.resource == "default/pod/nginx"]) == 2
 
 
+def conditions(*, ready: str, containers: str = "True") -> dict[str, Any]:
+    states = [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]
+    return {"phase": "Running", "conditions": states}
+
+
+async def test_a_pod_that_a_node_controller_has_marked_as_not_ready_is_shown_to_its_node(
+    lab: Any, api: Any
+) -> None:
+    await lab.start()
+    edge = await lab.edge("edge-1")
+    made = api.put(PODS, pod("nginx") | {"status": conditions(ready="True")})
+    await edge.wait(lambda m: m.resource == "default/pod/nginx")
+    await api.until(lambda: recorded(api, OBJECTSYNCS, made) == made["metadata"]["resourceVersion"])
+    await edge.socket.close()
+    marked = api.put(PODS, {**made, "status": conditions(ready="False")})
+    edge = await lab.edge("edge-1")
+    shown = await edge.wait(lambda m: m.resource == "default/pod/nginx")
+    assert shown.resource_version == marked["metadata"]["resourceVersion"], "although it was away"
+    freed = api.put(PODS, {**made, "status": conditions(ready="True")})
+    await edge.wait(lambda m: m.resource_version == freed["metadata"]["resourceVersion"])
+    before = len([m for m in edge.received if m.resource == "default/pod/nginx"])
+    api.put(PODS, {**made, "status": conditions(ready="False", containers="False")})
+    again = api.put(PODS, {**made, "status": conditions(ready="False")})
+    await edge.wait(lambda m: m.resource_version == again["metadata"]["resourceVersion"])
+    assert len([m for m in edge.received if m.resource == "default/pod/nginx"]) == before + 1, (
+        "what the node says itself stays unsaid"
+    )
+
+
 async def test_graceful_delete_travels_as_update_then_delete(lab: Any, api: Any) -> None:
     await lab.start()
     edge = await lab.edge("edge-1")

@@ -83,9 +83,19 @@ class _PodNode(msgspec.Struct, gc=False):
     spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
 
 
+class _Condition(msgspec.Struct, gc=False):
+    type: str = ""
+    status: str = ""
+
+
+class _Status(msgspec.Struct, gc=False):
+    conditions: list[_Condition] | None = None
+
+
 class _Shape(msgspec.Struct, gc=False):
     metadata: dict[str, msgspec.Raw]
     spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: _Status | None = None
 
 
 _pod = msgspec.json.Decoder(_Pod)
@@ -148,14 +158,27 @@ def _container_names(container: _Container) -> Iterator[tuple[str, str]]:
 def pod_shape(raw: bytes) -> int:
     """A fingerprint of what an edge must hear of: everything but the status and bookkeeping fields.
 
-    Unlike in the original, a status write that only touches ``managedFields`` does not count.
+    Unlike in the original, a status write that only touches ``managedFields`` does not count. Of the status the mark
+    counts that a node controller puts on the pods of a node it does not hear of: it is for the node to take it off
+    again, which has to know of it for that.
     """
     try:
         shape = _shape.decode(raw)
     except MALFORMED:
         return hash(raw)
     meta = sorted((key, bytes(value)) for key, value in shape.metadata.items() if key not in _UNSHAPELY)
-    return hash((tuple(meta), bytes(shape.spec)))
+    return hash((tuple(meta), bytes(shape.spec), _is_marked(shape)))
+
+
+def _is_marked(shape: _Shape) -> bool:
+    """Whether somebody says that the pod is not ready although all its containers are: no node says so itself.
+
+    But for readiness gates, which are others' to set.
+    """
+    found = (shape.status.conditions if shape.status is not None else None) or ()
+    states = {condition.type: condition.status for condition in found}
+    marked = states.get("Ready") == "False" and states.get("ContainersReady") == "True"
+    return marked and b'"readinessGates"' not in bytes(shape.spec)
 
 
 @dataclass(frozen=True, slots=True)
