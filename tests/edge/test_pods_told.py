@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgehive.edge.metaclient import Change, PodChange
@@ -68,6 +68,9 @@ steps = st.lists(
 )
 
 
+@example([(UPDATE, "b", 1), (UPDATE, "b", 3), (DELETE, "b", 0), "take"])
+@example([(UPDATE, "b", 1), "take", (UPDATE, "b", 3), (DELETE, "b", 3), "take"])
+@example([(UPDATE, "b", 1), "take", (UPDATE, "b", 3), (DELETE, "b", 3), (UPDATE, "b", 6), (DELETE, "b", 3)])
 @given(steps)
 def test_what_runs_is_what_the_database_has(steps: list[tuple[str, str, int] | str]) -> None:
     node = Node()

@@ -19,6 +19,8 @@ class Told(msgspec.Struct, frozen=True):
 
     change: PodChange
     uid: str
+    clears: bool = False
+    """A removal that also ends whatever had the name before: that of a pod which nobody was told of in between."""
 
     @property
     def removed(self) -> bool:
@@ -36,7 +38,10 @@ class Told(msgspec.Struct, frozen=True):
         """
         if key != self.key:
             return False
-        return self.uid in (uid, "") if self.removed else self.uid not in (uid, "")
+        return self.clears or self.uid in (uid, "") if self.removed else self.uid not in (uid, "")
+
+
+_Key = tuple[str, str, str]  # namespace, name, uid
 
 
 class PodInbox:
@@ -47,7 +52,7 @@ class PodInbox:
 
     def __init__(self) -> None:
         self._everything = False
-        self._waiting: OrderedDict[tuple[str, str, str], PodChange] = OrderedDict()
+        self._waiting: OrderedDict[_Key, Told] = OrderedDict()
 
     def put(self, change: PodChange) -> None:
         """Take a change in; with ``SET`` what waited before does not matter any more."""
@@ -56,8 +61,19 @@ class PodInbox:
             self._waiting.clear()
             return
         key = (change.namespace, change.name, _uid_of(change))
+        clears = change.kind is Change.REMOVE and self._would_have_ended_others(key)
         self._waiting.pop(key, None)
-        self._waiting[key] = change
+        self._waiting[key] = Told(change, key[2], clears)
+
+    def _would_have_ended_others(self, key: _Key) -> bool:
+        """Whether what waits for this pod ends those that had its name before, and no newer one of that name does."""
+        told = self._waiting.get(key)
+        if told is None or (told.removed and not told.clears):
+            return False
+        return next(k for k in reversed(self._waiting) if k[:2] == key[:2] and self._is_new(k)) == key
+
+    def _is_new(self, key: _Key) -> bool:
+        return not self._waiting[key].removed or self._waiting[key].clears
 
     def take_set(self) -> bool:
         """Whether everything has to be compared, before anything else; asked once."""
@@ -67,8 +83,7 @@ class PodInbox:
     def take(self) -> Iterator[Told]:
         """Take out every change; more may come meanwhile."""
         while self._waiting:
-            (_, _, uid), change = self._waiting.popitem(last=False)
-            yield Told(change, uid)
+            yield self._waiting.popitem(last=False)[1]
 
 
 def _uid_of(change: PodChange) -> str:
