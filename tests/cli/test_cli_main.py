@@ -146,6 +146,16 @@ def test_a_refusal_without_a_place_stays_a_bug(capsys):
     assert "this is a bug" in capsys.readouterr().err
 
 
+def test_a_control_plane_whose_keys_cannot_be_written_says_so_in_one_line(tmp_path):
+    (tmp_path / "pki").write_text("in the way")
+    done = run("control-plane", "--data-dir", str(tmp_path), "--port", "0")
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert "certificates could not be made" in said
+    assert "File exists" in said
+    assert "Traceback" not in done.stderr
+
+
 def test_without_kubeconfig_all_commands_ask_what_up_has_written(tmp_path):
     home = {"HOME": str(tmp_path), "PATH": os.defpath}
     for command in (["gettoken"], ["trace", "pod/x"], ["fleet", "--cloud", "127.0.0.1"]):

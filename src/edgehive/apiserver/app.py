@@ -52,6 +52,7 @@ from edgehive.apiserver.signer import ChildSigner
 from edgehive.apiserver.subresources import Subresources
 from edgehive.apiserver.tokens import Tokens
 from edgehive.kit.errors import StorageError, UserError
+from edgehive.kit.text import safe_label
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.meta import decode_partial
 from edgehive.kube.refs import CRDS, EVENTS, is_dns_subdomain
@@ -268,7 +269,8 @@ class ApiServer:
         child = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
         _, errors = await child.communicate()
         if child.returncode:
-            raise StorageError(f"{self.pki.path}: certificates could not be made: {errors.decode()[-500:]}")
+            reason = safe_label(errors.decode("utf-8", "replace").strip().rpartition("\n")[2], 300)
+            raise StorageError(f"{self.pki.path}: certificates could not be made: {reason}")
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
