@@ -51,6 +51,8 @@ python-is-fine:
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "==> installing edgehive into $(VENV) (once; a minute on a slow line)"
 	@$(PIP) install --editable . || $(FAILED)
+	@$(PIP) install --only-binary :all: google-re2 >/dev/null 2>&1 || \
+	  echo "==> no RE2 for this machine: definitions of custom resources with patterns will be refused"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

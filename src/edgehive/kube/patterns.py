@@ -38,7 +38,7 @@ def _compile(pattern: str) -> Any:
     try:
         import re2
     except ImportError as exc:
-        raise PatternError("patterns are run by RE2: install the package google-re2") from exc
+        raise PatternError("patterns are run by RE2: pip install 'edgehive[patterns]'") from exc
     options = re2.Options()
     options.max_mem = _MEMORY
     options.log_errors = False
