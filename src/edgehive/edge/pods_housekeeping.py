@@ -31,6 +31,7 @@ from edgehive.kit.text import safe_label
 
 log = logging.getLogger(__name__)
 
+_ALL = 1 << 62
 _IMAGES_EVERY = 300.0
 _AFTER_EVICTION = 30.0
 """Seconds an evicted pod gets to be gone before the next one is chosen."""
@@ -85,7 +86,10 @@ class Housekeeping:
         if not 0 <= now - self._images_at < _IMAGES_EVERY:
             self._images_at = now
             levels = self._levels()
-            await self._remove_images(self._images.to_free(*levels.image_bytes), now)
+            need = self._images.to_free(*levels.image_bytes)
+            freed = await self._remove_images(need, now)
+            if freed < need:
+                log.warning("%d bytes of images should go, but only %d could", need, freed)
         await self._look_at_limits(cores)
         if self._watch.watches:
             await self._look_for_shortage(cores, now)
@@ -109,8 +113,6 @@ class Housekeeping:
                 continue
             log.info("removed unused image %s", safe_label(", ".join(image.tags) or image.id, 200))
             freed += image.size
-        if need > 0 and freed < need:
-            log.warning("%d bytes of images should go, but only %d could", need, freed)
         return freed
 
     # --- limits -----------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ class Housekeeping:
         going = any(core.pod.uid == uid and core.runs_anything() for core in cores)
         if going and 0 <= now - since < _AFTER_EVICTION:
             return
-        if shortage.signal in DISKS and await self._remove_images(1 << 62, now):
+        if shortage.signal in DISKS and await self._remove_images(_ALL, now):
             shortage = self._watch.shortage(self._signals(), now)
             if shortage is None:
                 return
