@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edgehive.controllers.binding import Claim, Volume, choose, phase_of
-from edgehive.controllers.volume_binder import CLAIMS, VOLUMES
+from edgehive.kube.refs import CLAIMS, VOLUMES
 
 
 def volume_of(name="v", size="1Gi", **spec):
@@ -107,6 +107,10 @@ async def test_claims_are_bound_volumes_are_released_and_nothing_is_given_twice(
     await world.until(again)
     owner = (await world.get(VOLUMES, "v2", None))["spec"]["claimRef"]["name"]
     await world.delete(VOLUMES, "v2", None)
+    held = await world.get(VOLUMES, "v2", None)
+    assert held["metadata"]["deletionTimestamp"]
+    assert held["metadata"]["finalizers"] == ["kubernetes.io/pv-protection"]
+    await world.patch(VOLUMES, "v2", {"metadata": {"finalizers": None}}, None)
     await world.until(lambda: _is(phase(CLAIMS, owner), "Lost"))
 
 

@@ -1,6 +1,6 @@
 """Built-in admission: what Kubernetes' own plugins do to an object before it is stored.
 
-NamespaceLifecycle, ServiceAccount, Priority and the allocation of service addresses; and KubeEdge's for devices.
+NamespaceLifecycle, ServiceAccount, Priority, StorageObjectInUseProtection and the allocation of service addresses; and KubeEdge's for devices.
 """
 
 import ipaddress
@@ -14,6 +14,7 @@ from edgehive.apiserver.context import Call, Clock, qualified
 from edgehive.apiserver.crdshape import schema_shape
 from edgehive.kube.crd import crd_status, crd_warnings, validate_crd
 from edgehive.kube.fielderror import invalid_value, raise_if_any
+from edgehive.kube.protection import CLAIM_IN_USE, VOLUME_IN_USE
 from edgehive.kube.status import ApiStatus, not_found
 
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
@@ -24,6 +25,11 @@ _TOKEN_SECONDS = 3607
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _UNSCHEDULED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _MIRROR = "kubernetes.io/config.mirror"
+
+
+def _hold(obj: Object, finalizer: str) -> None:
+    meta = obj["metadata"]
+    meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), finalizer})
 
 
 def _say_who_asks(call: Call, obj: Object) -> None:
@@ -86,9 +92,12 @@ class Admission:
             case "services":
                 self._service(obj)
             case "customresourcedefinitions.apiextensions.k8s.io":
-                meta = obj["metadata"]
-                meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), CRD_FINALIZER})
+                _hold(obj, CRD_FINALIZER)
                 self._crd(call, obj)
+            case "persistentvolumeclaims":
+                _hold(obj, CLAIM_IN_USE)
+            case "persistentvolumes":
+                _hold(obj, VOLUME_IN_USE)
             case "certificatesigningrequests.certificates.k8s.io":
                 _say_who_asks(call, obj)
             case "devices.devices.kubeedge.io":

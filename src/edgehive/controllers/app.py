@@ -23,6 +23,7 @@ from edgehive.controllers.runtime import Clock, Informers
 from edgehive.controllers.scheduler import Scheduler
 from edgehive.controllers.taint_eviction import TaintEviction
 from edgehive.controllers.volume_binder import VolumeBinder
+from edgehive.controllers.volume_protection import VolumeProtection
 from edgehive.kube.api import KubeApi
 from edgehive.kube.builtin import BUILTIN
 from edgehive.kube.refs import CRDS
@@ -82,6 +83,7 @@ class Controllers:
             PodGarbage(context, threshold=options.terminated_pods),
             NamespaceDeletion(context, resources),
             VolumeBinder(context),
+            VolumeProtection(context),
         ]
         if ca_pem:
             self._controllers.append(root_ca_publisher(context, ca_pem))

@@ -276,7 +276,7 @@ class Lease(View, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
-V = TypeVar("V", bound=View)
+V = TypeVar("V", bound=msgspec.Struct)
 
 
 def reader(kind: type[V]) -> Callable[[bytes], V]:
@@ -342,6 +342,18 @@ def pod_finished(pod: Pod) -> bool:
 def pod_active(pod: Pod) -> bool:
     """Tell whether the pod counts as a replica: neither finished nor being deleted."""
     return not pod_finished(pod) and pod.metadata.deletion_timestamp is None
+
+
+def pod_claims(pod: Pod) -> dict[str, bool]:
+    """Return the names of the claims that the pod's volumes are; True for one made for this pod alone."""
+    found: dict[str, bool] = {}
+    for volume in pod.spec.volumes or ():
+        claim = volume.get("persistentVolumeClaim")
+        if isinstance(claim, dict):
+            found[str(claim.get("claimName", ""))] = False
+        elif volume.get("ephemeral") is not None:
+            found[f"{pod.metadata.name}-{volume.get('name', '')}"] = True
+    return found
 
 
 def controller_of(meta: Meta) -> str:

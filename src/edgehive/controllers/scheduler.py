@@ -11,9 +11,11 @@ from edgehive.controllers.context import Context
 from edgehive.controllers.objects import Condition, Pod, condition, decode_node, decode_pod, pod_finished
 from edgehive.controllers.recorder import Subject
 from edgehive.controllers.replicas import conditions_json, set_condition
-from edgehive.controllers.scheduling import NoFit, schedule
+from edgehive.controllers.scheduling import NoFit, Wait, schedule
 from edgehive.controllers.scheduling_model import ClusterState, PodInfo, pod_info
 from edgehive.controllers.scheduling_queue import PodQueue
+from edgehive.controllers.scheduling_volumes import Plan
+from edgehive.controllers.volume_writes import VolumeWatch
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kube.api import WriteOptions
 from edgehive.kube.reflector import Change, Key
@@ -46,6 +48,7 @@ class Scheduler:
         self._pods = context.informers.full(PODS)
         self._nodes = context.informers.full(NODES)
         self._namespaces = context.informers.full(NAMESPACES)
+        self._volumes = VolumeWatch(context, self._volumes_changed)
         self._recorder = context.events.recorder(scheduler_name)
         self._nodes.subscribe(self._node_changed)
         self._pods.subscribe(self._pod_changed)
@@ -55,6 +58,7 @@ class Scheduler:
         """Schedule until cancelled."""
         for informer in (self._nodes, self._pods, self._namespaces):
             await informer.synced()
+        await self._volumes.synced()
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
@@ -115,6 +119,10 @@ class Scheduler:
         self._queue.wake(asyncio.get_running_loop().time(), relating_only=relating_only)
         self._wake.set()
 
+    def _volumes_changed(self) -> None:
+        self._queue.wake_claiming(asyncio.get_running_loop().time())
+        self._wake.set()
+
     def _compile(self, pod: Pod) -> PodInfo | None:
         try:
             return pod_info(pod)
@@ -136,18 +144,32 @@ class Scheduler:
                     self._queue.remove(key)
                     continue
                 self._context.counters["scheduler_attempts"] += 1
-                result = schedule(info, self._cluster, self._rng)
+                result = schedule(info, self._cluster, self._rng, self._volumes.state)
                 now = asyncio.get_running_loop().time()
-                if isinstance(result, NoFit):
-                    relates = bool(info.affinity or info.anti_affinity or info.spread)
-                    self._queue.park(key, now, relates=relates)
-                    group.create_task(self._explain(pod, result.message))
+                relates = bool(info.affinity or info.anti_affinity or info.spread)
+                if isinstance(result, NoFit | Wait):
+                    self._queue.park(key, now, relates=relates, claims=bool(info.claims))
+                    if isinstance(result, NoFit):
+                        group.create_task(self._explain(pod, result.message))
+                    continue
+                self._volumes.state.assume(result.plan)
+                if result.plan.provision:
+                    self._queue.park(key, now, relates=relates, claims=True)
+                    group.create_task(self._provision(key, result.plan, result.node))
                 else:
                     self._queue.remove(key)
                     self._cluster.place(info, result.node)
-                    group.create_task(self._bind(key, pod, result.node))
+                    group.create_task(self._bind(key, pod, result.node, result.plan))
 
-    async def _bind(self, key: Key, pod: Pod, node: str) -> None:
+    async def _provision(self, key: Key, plan: Plan, node: str) -> None:
+        """Say for which node volumes are to be made; the pod is tried again when they are there."""
+        try:
+            await self._volumes.carry_out(plan, node)
+        except EdgehiveError as exc:
+            log.warning("claims of %s/%s: %s", *key, exc)
+            self._volumes_changed()
+
+    async def _bind(self, key: Key, pod: Pod, node: str, plan: Plan) -> None:
         meta = pod.metadata
         body = {
             "apiVersion": "v1",
@@ -157,6 +179,7 @@ class Scheduler:
         }
         options = WriteOptions(namespace=meta.namespace, subresource="binding")
         try:
+            await self._volumes.carry_out(plan, node)
             await self._context.api.create(PODS, msgspec.json.encode(body), options, meta.name)
         except EdgehiveError as exc:
             self._unplace(key, pod, exc)

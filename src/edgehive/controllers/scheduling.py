@@ -17,6 +17,7 @@ from edgehive.controllers.scheduling_model import (
     SpreadConstraint,
     tolerates,
 )
+from edgehive.controllers.scheduling_volumes import NOTHING, Plan, PodVolumes, VolumeState
 
 _BLOCKING = ("NoSchedule", "NoExecute")
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
@@ -29,6 +30,8 @@ class Placement:
 
     node: str
     feasible: int
+    plan: Plan = NOTHING
+    """What has to happen to the pod's claims first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,28 @@ class NoFit:
     message: str
 
 
-def schedule(pod: PodInfo, cluster: ClusterState, rng: Callable[[], float]) -> Placement | NoFit:
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A claim of the pod is being bound for another pod: nothing to say, try again when claims change."""
+
+
+def schedule(
+    pod: PodInfo, cluster: ClusterState, rng: Callable[[], float], volumes: VolumeState | None = None
+) -> Placement | NoFit | Wait:
     """Choose a node for `pod`; among equally good ones by chance."""
     nodes = cluster.schedulable()
     if not nodes:
         return NoFit("no nodes available to schedule pods")
+    wanted = (volumes or VolumeState()).wanted(pod, cluster)
+    if wanted.refusal:
+        return NoFit(f"0/{len(nodes)} nodes are available: {wanted.refusal}.")
+    if wanted.busy:
+        return Wait()
     relations = Relations(pod, nodes, cluster.namespaces)
     reasons: Counter[str] = Counter()
     feasible: list[NodeInfo] = []
     for node in nodes:
-        why = refusals(pod, node, relations)
+        why = refusals(pod, node, relations, wanted)
         if why:
             reasons.update(why)
         else:
@@ -56,14 +71,15 @@ def schedule(pod: PodInfo, cluster: ClusterState, rng: Callable[[], float]) -> P
         text = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
         return NoFit(f"0/{len(nodes)} nodes are available: {text}.")
     if len(feasible) == 1:
-        return Placement(feasible[0].name, 1)
+        return Placement(feasible[0].name, 1, wanted.plan_on(feasible[0]))
     scores = score(pod, feasible, relations)
     best = max(scores.values())
     winners = [name for name, value in scores.items() if best - value < 1e-9]
-    return Placement(winners[min(int(rng() * len(winners)), len(winners) - 1)], len(feasible))
+    winner = winners[min(int(rng() * len(winners)), len(winners) - 1)]
+    return Placement(winner, len(feasible), wanted.plan_on(cluster.nodes[winner]))
 
 
-def refusals(pod: PodInfo, node: NodeInfo, relations: "Relations") -> list[str]:
+def refusals(pod: PodInfo, node: NodeInfo, relations: "Relations", volumes: PodVolumes) -> list[str]:
     """Return why `pod` cannot run on `node`: the reasons of the first filter that refuses; empty if none does."""
     if node.unschedulable and not tolerates(pod.tolerations, _UNSCHEDULABLE):
         return ["node(s) were unschedulable"]
@@ -79,6 +95,9 @@ def refusals(pod: PodInfo, node: NodeInfo, relations: "Relations") -> list[str]:
     short = lacking(pod, node)
     if short:
         return short
+    unreachable = volumes.refusals_on(node)
+    if unreachable:
+        return unreachable
     spread = relations.spread_refusal(node)
     if spread:
         return [spread]

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING
 from typing import Any
 
-from edgehive.controllers.objects import Container, Node, Pod, PodSpec, Taint, Toleration, controller_of
+from edgehive.controllers.objects import (
+    Container,
+    Node,
+    Pod,
+    PodSpec,
+    Taint,
+    Toleration,
+    controller_of,
+    pod_claims,
+)
 from edgehive.kube.quantity import parse_quantity
 from edgehive.kube.selectors import LabelSelector
 
@@ -97,6 +106,8 @@ class PodInfo:
     pod_preferences: tuple[AffinityTerm, ...]
     """Weights are negative for anti-affinity."""
     spread: tuple[SpreadConstraint, ...]
+    claims: Mapping[str, bool]
+    """Names of persistent volume claims; True for one made for this pod alone."""
 
 
 def pod_info(pod: Pod) -> PodInfo:
@@ -127,9 +138,9 @@ def pod_info(pod: Pod) -> PodInfo:
         node_selector=LabelSelector.from_object({"matchLabels": spec.node_selector or {}}),
         node_terms=None
         if required is None
-        else tuple(_node_term(t) for t in required.get("nodeSelectorTerms") or ()),
+        else tuple(node_term(t) for t in required.get("nodeSelectorTerms") or ()),
         node_preferences=tuple(
-            _node_term(p.get("preference") or {}, p.get("weight", 0))
+            node_term(p.get("preference") or {}, p.get("weight", 0))
             for p in node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
         ),
         affinity=_required_terms(with_pods, meta.namespace, labels),
@@ -139,10 +150,16 @@ def pod_info(pod: Pod) -> PodInfo:
             *_preferred_terms(without_pods, meta.namespace, labels, -1),
         ),
         spread=tuple(_spread(c, labels) for c in spec.topology_spread_constraints or ()),
+        claims=pod_claims(pod),
     )
 
 
-def _node_term(term: Mapping[str, Any], weight: int = 0) -> NodeTerm:
+def node_term(term: Mapping[str, Any], weight: int = 0) -> NodeTerm:
+    """Compile a ``nodeSelectorTerm``.
+
+    Raises:
+        ApiStatus: a selector in it cannot be understood.
+    """
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     return NodeTerm(
         labels=LabelSelector.from_object({"matchExpressions": expressions}),

@@ -18,6 +18,7 @@ class _Entry:
     not_before: float = 0.0
     parked_at: float | None = None
     relates: bool = False
+    claims: bool = False
 
 
 class PodQueue:
@@ -48,13 +49,14 @@ class PodQueue:
         ready.sort(key=lambda e: (-e.priority, e.created, e.key))
         return [e.key for e in ready[:limit]]
 
-    def park(self, key: Key, now: float, *, relates: bool) -> None:
-        """Note that no node fits; `relates` when pods elsewhere matter (affinity, spreading)."""
+    def park(self, key: Key, now: float, *, relates: bool, claims: bool = False) -> None:
+        """Note that no node fits; `relates` when pods elsewhere matter (affinity, spreading), `claims` when volumes do."""
         entry = self._entries.get(key)
         if entry is not None:
             entry.attempts += 1
             entry.parked_at = now
             entry.relates = relates
+            entry.claims = claims
 
     def retry(self, key: Key, now: float) -> None:
         """Note a failure that says nothing about the nodes (the API refused): try again with back-off."""
@@ -67,6 +69,12 @@ class PodQueue:
         """Note that the cluster changed: parked pods are tried again, each after its back-off."""
         for entry in self._entries.values():
             if entry.parked_at is not None and (entry.relates or not relating_only):
+                self._unpark(entry, now)
+
+    def wake_claiming(self, now: float) -> None:
+        """Note that claims or volumes changed: parked pods with claims are tried again, each after its back-off."""
+        for entry in self._entries.values():
+            if entry.parked_at is not None and entry.claims:
                 self._unpark(entry, now)
 
     def deadline(self) -> float | None:

@@ -1,26 +1,35 @@
 """Binds claims to the persistent volumes that are there; nothing is provisioned, and nothing of a volume is deleted."""
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal
 
-import msgspec
-
-from edgehive.controllers.binding import Claim, Volume, choose, is_for, phase_of
+from edgehive.controllers.binding import (
+    BOUND_BY_CONTROLLER,
+    Claim,
+    choose,
+    decode_claim,
+    decode_class,
+    decode_volume,
+    is_for,
+    phase_of,
+)
 from edgehive.controllers.context import Context
+from edgehive.controllers.recorder import Subject
 from edgehive.controllers.runtime import Workers
-from edgehive.kit.malformed import MALFORMED
+from edgehive.controllers.volume_writes import bind_claim, readable
 from edgehive.kube.reflector import CachedObject, Change
-from edgehive.kube.refs import GVR
+from edgehive.kube.refs import CLAIMS, STORAGECLASSES, VOLUMES
 
-CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
-VOLUMES: Final = GVR("", "v1", "persistentvolumes")
-_DONE: Final = "pv.kubernetes.io/bind-completed"
-_OURS: Final = "pv.kubernetes.io/bound-by-controller"
-
-_Kind = TypeVar("_Kind", Claim, Volume)
+_PROVISIONER: Final = (
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/storage-provisioner",
+)
 
 
 class VolumeBinder:
-    """One at a time, so that no volume goes to two claims; the volume's side is written first."""
+    """One at a time, so that no volume goes to two claims; the volume's side is written first.
+
+    Claims of a class that waits for a pod are bound by the scheduler.
+    """
 
     name = "persistentvolume-binder"
 
@@ -28,30 +37,41 @@ class VolumeBinder:
         self._context = context
         self._claims = context.informers.full(CLAIMS)
         self._volumes = context.informers.full(VOLUMES)
+        self._classes = context.informers.full(STORAGECLASSES)
+        self._recorder = context.events.recorder("persistentvolume-controller")
+        self._told: dict[str, str] = {}
         self._workers: Workers[tuple[str, str]] = Workers(
             name=self.name, reconcile=self._reconcile, counters=context.counters, count=1
         )
         self._claims.subscribe(self._claim_changed)
         self._volumes.subscribe(self._volume_changed)
+        self._classes.subscribe(lambda _: self._try_waiting())
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._claims.synced()
-        await self._volumes.synced()
+        for informer in (self._claims, self._volumes, self._classes):
+            await informer.synced()
         await self._workers.run()
 
     def _claim_changed(self, change: Change) -> None:
+        if change.new is None:
+            self._told.pop(change.object.meta.uid, None)
         self._workers.add(change.object.key)
-        claim = _decode(change.object, Claim)
+        claim = readable(change.object, decode_claim)
         if claim is not None and claim.spec.volume_name:
             self._workers.add(("", claim.spec.volume_name))
 
     def _volume_changed(self, change: Change) -> None:
-        name = change.object.meta.name
-        self._workers.add(("", name))
+        self._workers.add(("", change.object.meta.name))
+        self._try_waiting(change.object.meta.name)
+
+    def _try_waiting(self, volume: str = "") -> None:
+        """Look again at the claims that have no volume, and at the one that has `volume`."""
         for cached in self._claims.items():
-            claim = _decode(cached, Claim)
-            if claim is not None and (claim.status.phase != "Bound" or claim.spec.volume_name == name):
+            claim = readable(cached, decode_claim)
+            if claim is not None and (
+                claim.status.phase != "Bound" or (volume and claim.spec.volume_name == volume)
+            ):
                 self._workers.add(cached.key)
 
     async def _reconcile(self, key: tuple[str, str]) -> None:
@@ -64,63 +84,92 @@ class VolumeBinder:
             await self._settle(cached)
 
     async def _settle(self, cached: CachedObject) -> None:
-        """Bring a volume's phase up to date."""
-        volume = _decode(cached, Volume)
+        """Bring a volume's phase up to date; free it if it was promised to a claim that took another."""
+        volume = readable(cached, decode_volume)
         if volume is None:
             return
         reference = volume.spec.claim_ref
         found = self._claims.get(reference.namespace, reference.name) if reference is not None else None
-        phase = phase_of(volume, _decode(found, Claim) if found is not None else None)
+        claim = readable(found, decode_claim)
+        if (
+            claim is not None
+            and is_for(volume, claim)
+            and claim.spec.volume_name not in ("", volume.metadata.name)
+            and BOUND_BY_CONTROLLER in (volume.metadata.annotations or {})
+        ):
+            change = {"spec": {"claimRef": None}, "metadata": {"annotations": {BOUND_BY_CONTROLLER: None}}}
+            await self._context.patch(VOLUMES, cached.meta, change, locked=True)
+            return
+        phase = phase_of(volume, claim)
         if phase != volume.status.phase:
             await self._context.patch(
                 VOLUMES, cached.meta, {"status": {"phase": phase}}, subresource="status"
             )
 
     async def _bind(self, cached: CachedObject) -> None:
-        claim = _decode(cached, Claim)
+        claim = readable(cached, decode_claim)
         if claim is None:
             return
-        pairs = [
-            (volume, one) for one in self._volumes.items() if (volume := _decode(one, Volume)) is not None
+        kind = readable(self._classes.get("", claim.spec.storage_class_name or ""), decode_class)
+        waits = kind is not None and kind.waits
+        volumes = [
+            found for one in self._volumes.items() if (found := readable(one, decode_volume)) is not None
         ]
-        chosen = choose(claim, [volume for volume, _ in pairs])
+        chosen = choose(claim, volumes, waits=waits)
         if chosen is None:
-            phase = "Lost" if claim.status.phase in ("Bound", "Lost") else "Pending"
-            await self._tell(cached, claim, {"phase": phase})
+            if claim.status.phase in ("Bound", "Lost"):
+                await self._tell(cached, claim, {"phase": "Lost"})
+                return
+            if not claim.spec.volume_name:
+                provisioner = kind.provisioner if kind is not None and kind.provisions else ""
+                await self._explain(
+                    cached, claim, waits=waits, known=kind is not None, provisioner=provisioner
+                )
+            await self._tell(cached, claim, {"phase": "Pending"})
             return
-        home = next(one for volume, one in pairs if volume is chosen)
-        reference = chosen.spec.claim_ref
-        if reference is None or not reference.uid:
-            wanted = {
-                "kind": "PersistentVolumeClaim",
-                "apiVersion": "v1",
-                "namespace": cached.meta.namespace,
-                "name": cached.meta.name,
-                "uid": cached.meta.uid,
-            }
-            change: dict[str, Any] = {"spec": {"claimRef": wanted}}
-            if not is_for(chosen, claim):
-                change["metadata"] = {"annotations": {_OURS: "yes"}}
-            await self._context.patch(VOLUMES, home.meta, change, locked=True)
-        if claim.spec.volume_name != chosen.metadata.name or _DONE not in (cached.meta.annotations or {}):
-            notes = {_DONE: "yes"} if claim.spec.volume_name else {_DONE: "yes", _OURS: "yes"}
-            change = {"spec": {"volumeName": chosen.metadata.name}, "metadata": {"annotations": notes}}
-            await self._context.patch(CLAIMS, cached.meta, change)
-        status = {
-            "phase": "Bound",
-            "accessModes": chosen.spec.access_modes,
-            "capacity": dict(chosen.spec.capacity),
-        }
-        await self._tell(cached, claim, status)
-        self._workers.add(("", chosen.metadata.name))
+        await bind_claim(self._context, claim, chosen)
+        self._told.pop(cached.meta.uid, None)
+        for volume in volumes:
+            if volume is chosen or is_for(volume, claim):
+                self._workers.add(("", volume.metadata.name))
+
+    async def _explain(
+        self, cached: CachedObject, claim: Claim, *, waits: bool, known: bool, provisioner: str
+    ) -> None:
+        """Say on the claim what it waits for; a provisioner finds its claims by the annotations."""
+        name = claim.spec.storage_class_name
+        if waits and not claim.selected_node:
+            text = "waiting for first consumer to be created before binding"
+            self._say(cached, "Normal", "WaitForFirstConsumer", text)
+        elif not name:
+            text = "no persistent volumes available for this claim and no storage class is set"
+            self._say(cached, "Normal", "FailedBinding", text)
+        elif not known:
+            text = f'storageclass.storage.k8s.io "{name}" not found'
+            self._say(cached, "Warning", "ProvisioningFailed", text)
+        elif provisioner:
+            notes = dict.fromkeys(_PROVISIONER, provisioner)
+            if not notes.items() <= (cached.meta.annotations or {}).items():
+                await self._context.patch(CLAIMS, cached.meta, {"metadata": {"annotations": notes}})
+            text = (
+                f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or "
+            )
+            text += (
+                "manually by the system administrator. If volume creation is delayed, please verify that the "
+            )
+            self._say(
+                cached,
+                "Normal",
+                "ExternalProvisioning",
+                text + "provisioner is running and correctly registered.",
+            )
+
+    def _say(self, cached: CachedObject, kind: Literal["Normal", "Warning"], reason: str, text: str) -> None:
+        """Tell it once, not at every change of some volume."""
+        if self._told.get(cached.meta.uid) != text:
+            self._told[cached.meta.uid] = text
+            self._recorder.event(Subject("v1", "PersistentVolumeClaim", cached.meta), kind, reason, text)
 
     async def _tell(self, cached: CachedObject, claim: Claim, status: dict[str, Any]) -> None:
         if claim.status.phase != status["phase"]:
             await self._context.patch(CLAIMS, cached.meta, {"status": status}, subresource="status")
-
-
-def _decode(cached: CachedObject, kind: type[_Kind]) -> _Kind | None:
-    try:
-        return msgspec.json.decode(cached.raw, type=kind)
-    except MALFORMED:
-        return None

@@ -1,0 +1,155 @@
+"""Scheduler, binder and protection together over the real registry."""
+
+from edgehive.kube.refs import CLAIMS, PODS, STORAGECLASSES, VOLUMES
+
+
+def storage_class(name="late", provisioner="kubernetes.io/no-provisioner"):
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": provisioner,
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+
+
+def volume_on(name, node, kind="late", **spec):
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": kind,
+        "local": {"path": "/x"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        **spec,
+    }
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def claim_of(name, kind="late"):
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": kind,
+    }
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+
+def pod_with(name, *claims, **spec):
+    volumes = [{"name": one, "persistentVolumeClaim": {"claimName": one}} for one in claims]
+    spec = {"containers": [{"name": "c", "image": "i"}], "volumes": volumes, **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+async def node_of(world, name):
+    return (await world.get(PODS, name))["spec"].get("nodeName")
+
+
+async def said(world, text):
+    return any(text in one for one in await world.events("FailedScheduling"))
+
+
+async def phase(world, gvr, name):
+    found = await world.get(gvr, name, "default" if gvr == CLAIMS else None)
+    return (found or {}).get("status", {}).get("phase")
+
+
+async def test_a_claim_waits_for_its_pod_and_both_go_where_the_volume_is(world):
+    await world.create(STORAGECLASSES, storage_class(), None)
+    await world.create(PODS, pod_with("p", "data"))
+    await world.until(lambda: said(world, '0/2 nodes are available: persistentvolumeclaim "data" not found.'))
+    await world.create(CLAIMS, claim_of("data"))
+    await world.until(lambda: said(world, "2 node(s) didn't find available persistent volumes to bind"))
+    assert await world.events("WaitForFirstConsumer") == [
+        "waiting for first consumer to be created before binding"
+    ]
+    await world.create(VOLUMES, volume_on("v2", "n2"), None)
+    assert await world.until(lambda: node_of(world, "p")) == "n2"
+    claim, volume = await world.get(CLAIMS, "data"), await world.get(VOLUMES, "v2", None)
+    assert (claim["spec"]["volumeName"], claim["status"]["phase"]) == ("v2", "Bound")
+    assert volume["spec"]["claimRef"]["uid"] == claim["metadata"]["uid"]
+    # bound now: another pod with it cannot go to the other node
+    await world.create(PODS, pod_with("q", "data", nodeSelector={"kubernetes.io/hostname": "n1"}))
+    text = "1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had volume node affinity conflict"
+    await world.until(lambda: said(world, text))
+
+
+async def test_a_waiting_claim_without_a_pod_stays_unbound_and_many_pods_share_no_volume(world):
+    await world.create(STORAGECLASSES, storage_class(), None)
+    for number in range(6):
+        await world.create(VOLUMES, volume_on(f"v{number}", f"n{number % 2 + 1}"), None)
+    for number in range(7):
+        await world.create(CLAIMS, claim_of(f"c{number}"))
+
+    async def pending():
+        return all([await phase(world, CLAIMS, f"c{n}") == "Pending" for n in range(7)])
+
+    await world.until(pending)
+    for number in range(6):
+        await world.create(PODS, pod_with(f"p{number}", f"c{number}"))
+    for number in range(6):
+        node = await world.until(lambda name=f"p{number}": node_of(world, name))
+        volume = (await world.get(CLAIMS, f"c{number}"))["spec"]["volumeName"]
+        assert node == f"n{int(volume[1:]) % 2 + 1}"
+    owners = [one["spec"]["claimRef"]["name"] for one in await world.all(VOLUMES)]
+    assert sorted(owners) == [f"c{n}" for n in range(6)]
+    assert await phase(world, CLAIMS, "c6") == "Pending"
+
+
+async def test_a_provisioner_learns_the_node_and_the_pod_follows_its_volume(world):
+    await world.create(STORAGECLASSES, storage_class("made", "example.org/disk"), None)
+    await world.create(CLAIMS, claim_of("data", "made"))
+    await world.create(PODS, pod_with("p", "data", nodeSelector={"kubernetes.io/hostname": "n2"}))
+
+    async def asked():
+        notes = (await world.get(CLAIMS, "data"))["metadata"].get("annotations", {})
+        if notes.get("volume.kubernetes.io/storage-provisioner") == "example.org/disk":
+            return notes.get("volume.kubernetes.io/selected-node")
+        return None
+
+    assert await world.until(asked) == "n2"
+    assert not await node_of(world, "p")
+    uid = (await world.get(CLAIMS, "data"))["metadata"]["uid"]
+    reference = {"namespace": "default", "name": "data", "uid": uid}
+    await world.create(VOLUMES, volume_on("made-1", "n2", "made", claimRef=reference), None)
+    assert await world.until(lambda: node_of(world, "p")) == "n2"
+    assert await phase(world, CLAIMS, "data") == "Bound"
+
+
+async def test_a_claim_in_use_stays_until_its_pod_is_gone_and_its_volume_is_released_then(world):
+    await world.create(STORAGECLASSES, storage_class(), None)
+    await world.create(VOLUMES, volume_on("v1", "n1"), None)
+    await world.create(CLAIMS, claim_of("data"))
+    await world.create(PODS, pod_with("p", "data"))
+    await world.until(lambda: node_of(world, "p"))
+    await world.delete(CLAIMS, "data")
+    await world.create(PODS, pod_with("late", "data"))
+    await world.until(lambda: said(world, 'persistentvolumeclaim "data" is being deleted'))
+    assert (await world.get(CLAIMS, "data"))["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+    assert await phase(world, CLAIMS, "data") == "Bound"
+    await world.delete(VOLUMES, "v1", None)
+    await world.delete(PODS, "p")
+
+    async def gone(gvr, name):
+        return await world.get(gvr, name, None if gvr == VOLUMES else "default") is None
+
+    await world.until(lambda: gone(CLAIMS, "data"))
+    await world.until(lambda: gone(VOLUMES, "v1"))
+
+
+async def test_an_unused_volume_is_released_and_goes_at_once(world):
+    await world.create(VOLUMES, volume_on("v1", "n1", ""), None)
+    await world.create(CLAIMS, claim_of("data", ""))
+
+    async def is_in(gvr, name, wanted):
+        return await phase(world, gvr, name) == wanted
+
+    await world.until(lambda: is_in(VOLUMES, "v1", "Bound"))
+    await world.delete(CLAIMS, "data")
+    await world.until(lambda: is_in(VOLUMES, "v1", "Released"))
+    await world.delete(VOLUMES, "v1", None)
+
+    async def gone():
+        return await world.get(VOLUMES, "v1", None) is None
+
+    await world.until(gone)
