@@ -10,6 +10,7 @@ from edgehive.controllers.objects import Node, Pod
 from edgehive.controllers.scheduling import NoFit, Placement, Wait, schedule
 from edgehive.controllers.scheduling_model import ClusterState, pod_info
 from edgehive.controllers.scheduling_volumes import VolumeState
+from edgehive.kube.meta import OwnerReference
 
 DONE = {"pv.kubernetes.io/bind-completed": "yes"}
 
@@ -137,6 +138,12 @@ def test_a_claim_that_goes_away_or_is_not_made_yet():
     assert "waiting for ephemeral volume controller to create the persistentvolumeclaim" in (
         decide(a_pod(ephemeral=["x"]), state_of()).message
     )
+    state = state_of(a_claim("p-x", "v"), a_volume("v", claim="p-x"))
+    assert "was not created for pod" in decide(a_pod(ephemeral=["x"]), state).message
+    claim = state.claims["d", "p-x"]
+    owner = OwnerReference(kind="Pod", name="p", uid="p", controller=True)
+    claim.metadata = msgspec.structs.replace(claim.metadata, owner_references=(owner,))
+    assert isinstance(decide(a_pod(ephemeral=["x"]), state), Placement)
 
 
 def test_a_claim_that_only_one_pod_may_have():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from edgehive.controllers.binding import Claim, StorageClass, Volume, offers_for
+from edgehive.controllers.objects import controller_of
 from edgehive.controllers.scheduling_model import ClusterState, NodeInfo, NodeTerm, PodInfo, node_term
 from edgehive.kube.reflector import Key
 from edgehive.kube.status import ApiStatus
@@ -100,7 +101,7 @@ class VolumeState:
         found = PodVolumes(self)
         for name, own in pod.claims.items():
             claim = self.claims.get((pod.namespace, name))
-            refusal = _refusal(name, claim, own=own)
+            refusal = _refusal(name, claim, pod, own=own)
             if refusal or claim is None:
                 return PodVolumes(self, refusal=refusal)
             kind = self.class_of(claim)
@@ -205,11 +206,13 @@ def match(choosing: Sequence[tuple[Claim, Sequence[Volume]]]) -> list[Match]:
     return [Match(choosing[index][0], volumes[name]) for name, index in taken.items()]
 
 
-def _refusal(name: str, claim: Claim | None, *, own: bool) -> str:
+def _refusal(name: str, claim: Claim | None, pod: PodInfo, *, own: bool) -> str:
     if claim is None:
         if own:
             return f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
         return f'persistentvolumeclaim "{name}" not found'
+    if own and controller_of(claim.metadata) != pod.uid:
+        return f'PVC "{pod.namespace}/{name}" was not created for pod "{pod.namespace}/{pod.name}" (pod is not owner)'
     if claim.status.phase == "Lost":
         volume = claim.spec.volume_name
         return f'persistentvolumeclaim "{name}" bound to non-existent persistentvolume "{volume}"'
