@@ -1,6 +1,13 @@
 """Scheduler, binder and protection together over the real registry."""
 
+import json
+
+import pytest
+
+from edgehive.controllers.binding import decode_claim, decode_volume
+from edgehive.controllers.volume_writes import bind_claim
 from edgehive.kube.refs import CLAIMS, PODS, STORAGECLASSES, VOLUMES
+from edgehive.kube.status import ApiStatus
 
 
 def storage_class(name="late", provisioner="kubernetes.io/no-provisioner"):
@@ -153,3 +160,55 @@ async def test_an_unused_volume_is_released_and_goes_at_once(world):
         return await world.get(VOLUMES, "v1", None) is None
 
     await world.until(gone)
+
+
+async def test_a_volume_that_went_to_another_claim_is_not_taken_and_a_promise_not_kept_is_taken_back(world):
+    await world.create(VOLUMES, volume_on("v1", "n1", ""), None)
+    free = decode_volume(json.dumps(await world.get(VOLUMES, "v1", None)).encode())
+    await world.create(CLAIMS, claim_of("first", ""))
+
+    async def bound():
+        return await phase(world, CLAIMS, "first") == "Bound"
+
+    await world.until(bound)
+    late = await world.create(CLAIMS, claim_of("late", ""))
+    context = world.controllers.find("persistentvolume-binder")._context
+    with pytest.raises(ApiStatus, match="no longer free"):
+        await bind_claim(context, decode_claim(json.dumps(late).encode()), free)
+    first = await world.get(CLAIMS, "first")
+    assert (await world.get(VOLUMES, "v1", None))["spec"]["claimRef"]["uid"] == first["metadata"]["uid"]
+    await world.delete(CLAIMS, "late")
+    # what a scheduler leaves that wrote the volume when the claim had just taken another one
+    promise = {"namespace": "default", "name": "first", "uid": first["metadata"]["uid"]}
+    second = volume_on("v2", "n1", "", claimRef=promise)
+    second["metadata"]["annotations"] = {"pv.kubernetes.io/bound-by-controller": "yes"}
+    await world.create(VOLUMES, second, None)
+
+    async def freed():
+        found = await world.get(VOLUMES, "v2", None)
+        return "claimRef" not in found["spec"] and found["status"]["phase"] == "Available"
+
+    await world.until(freed)
+    assert (await world.get(CLAIMS, "first"))["spec"]["volumeName"] == "v1"
+
+
+async def test_the_claim_of_an_ephemeral_volume_comes_and_goes_with_its_pod(world):
+    await world.create(STORAGECLASSES, storage_class(), None)
+    await world.create(VOLUMES, volume_on("v2", "n2"), None)
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": claim_of("")["spec"]}
+    volumes = [{"name": "x", "ephemeral": {"volumeClaimTemplate": template}}]
+    await world.create(CLAIMS, claim_of("other-x"))
+    await world.create(PODS, pod_with("other", volumes=volumes))
+    text = 'PVC "default/other-x" was not created for pod "default/other" (pod is not owner)'
+    await world.until(lambda: said(world, text))
+    await world.create(PODS, pod_with("p", volumes=volumes))
+    assert await world.until(lambda: node_of(world, "p")) == "n2"
+    claim = await world.get(CLAIMS, "p-x")
+    assert (claim["metadata"]["labels"], claim["status"]["phase"]) == ({"a": "b"}, "Bound")
+    await world.delete(PODS, "p")
+
+    async def gone():
+        return await world.get(CLAIMS, "p-x") is None
+
+    await world.until(gone)
+    assert (await world.get(CLAIMS, "other-x"))["metadata"].get("deletionTimestamp") is None

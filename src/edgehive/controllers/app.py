@@ -10,6 +10,7 @@ from edgehive.controllers.csr_signing import CsrSigning, Sign
 from edgehive.controllers.daemonset import DaemonSetController
 from edgehive.controllers.deployment import DeploymentController
 from edgehive.controllers.endpoints_controller import EndpointsController
+from edgehive.controllers.ephemeral_claims import EphemeralClaims
 from edgehive.controllers.garbage import GarbageCollector
 from edgehive.controllers.liveness import Grace
 from edgehive.controllers.namespace_deletion import NamespaceDeletion
@@ -84,6 +85,7 @@ class Controllers:
             NamespaceDeletion(context, resources),
             VolumeBinder(context),
             VolumeProtection(context),
+            EphemeralClaims(context),
         ]
         if ca_pem:
             self._controllers.append(root_ca_publisher(context, ca_pem))
