@@ -116,3 +116,26 @@ async def test_a_running_pod_cannot_be_rebuilt(cluster, pod):
     image = [{"op": "replace", "path": "/spec/containers/0/image", "value": "busybox:2"}]
     changed = await cluster.patch("pods", "p", image, "json")
     assert changed["spec"]["containers"][0]["image"] == "busybox:2"
+
+
+async def test_claims_and_volumes_are_protected_and_a_claim_gets_the_newest_default_class(cluster):
+    def claim(name, **spec):
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **spec}
+        return {"metadata": {"name": name}, "spec": spec}
+
+    bare = await cluster.create("persistentvolumeclaims", claim("bare"))
+    assert "storageClassName" not in bare["spec"]
+    assert bare["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+    for name, default in (("a", "true"), ("c", "true"), ("b", "true"), ("other", "false")):
+        notes = {"storageclass.kubernetes.io/is-default-class": default}
+        body = {"metadata": {"name": name, "annotations": notes}, "provisioner": "example.org/x"}
+        await cluster.create("storageclasses", body)
+        cluster.time += 60 if name == "a" else 0
+    found = await cluster.create("persistentvolumeclaims", claim("default"))
+    assert found["spec"]["storageClassName"] == "b"  # c is as new
+    for name in ("", "other"):
+        found = await cluster.create("persistentvolumeclaims", claim(f"c{name}", storageClassName=name))
+        assert found["spec"]["storageClassName"] == name
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}
+    volume = await cluster.create("persistentvolumes", {"metadata": {"name": "v"}, "spec": spec})
+    assert volume["metadata"]["finalizers"] == ["kubernetes.io/pv-protection"]

@@ -152,6 +152,13 @@ async def test_an_unused_volume_is_released_and_goes_at_once(world):
         return await phase(world, gvr, name) == wanted
 
     await world.until(lambda: is_in(VOLUMES, "v1", "Bound"))
+    # one that was made by a server that knew nothing of protection
+    await world.patch(CLAIMS, "data", {"metadata": {"finalizers": None}})
+
+    async def protected():
+        return (await world.get(CLAIMS, "data"))["metadata"].get("finalizers")
+
+    assert await world.until(protected) == ["kubernetes.io/pvc-protection"]
     await world.delete(CLAIMS, "data")
     await world.until(lambda: is_in(VOLUMES, "v1", "Released"))
     await world.delete(VOLUMES, "v1", None)

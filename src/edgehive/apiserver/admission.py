@@ -1,6 +1,7 @@
 """Built-in admission: what Kubernetes' own plugins do to an object before it is stored.
 
-NamespaceLifecycle, ServiceAccount, Priority, StorageObjectInUseProtection and the allocation of service addresses; and KubeEdge's for devices.
+NamespaceLifecycle, ServiceAccount, Priority, DefaultStorageClass, StorageObjectInUseProtection and the allocation of
+service addresses; and KubeEdge's for devices.
 """
 
 import ipaddress
@@ -9,12 +10,12 @@ from typing import Any
 
 from edgehive.aio.storage import Storage
 from edgehive.apiserver.admission_devices import admit_device
+from edgehive.apiserver.admission_volumes import admit_claim, admit_volume, hold
 from edgehive.apiserver.codec import Object, decode
 from edgehive.apiserver.context import Call, Clock, qualified
 from edgehive.apiserver.crdshape import schema_shape
 from edgehive.kube.crd import crd_status, crd_warnings, validate_crd
 from edgehive.kube.fielderror import invalid_value, raise_if_any
-from edgehive.kube.protection import CLAIM_IN_USE, VOLUME_IN_USE
 from edgehive.kube.status import ApiStatus, not_found
 
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
@@ -25,11 +26,6 @@ _TOKEN_SECONDS = 3607
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 _UNSCHEDULED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _MIRROR = "kubernetes.io/config.mirror"
-
-
-def _hold(obj: Object, finalizer: str) -> None:
-    meta = obj["metadata"]
-    meta["finalizers"] = sorted({*(meta.get("finalizers") or ()), finalizer})
 
 
 def _say_who_asks(call: Call, obj: Object) -> None:
@@ -92,12 +88,12 @@ class Admission:
             case "services":
                 self._service(obj)
             case "customresourcedefinitions.apiextensions.k8s.io":
-                _hold(obj, CRD_FINALIZER)
+                hold(obj, CRD_FINALIZER)
                 self._crd(call, obj)
             case "persistentvolumeclaims":
-                _hold(obj, CLAIM_IN_USE)
+                admit_claim(obj, self._storage)
             case "persistentvolumes":
-                _hold(obj, VOLUME_IN_USE)
+                admit_volume(obj)
             case "certificatesigningrequests.certificates.k8s.io":
                 _say_who_asks(call, obj)
             case "devices.devices.kubeedge.io":
