@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -130,7 +131,7 @@ async def test_claims_and_volumes_are_protected_and_a_claim_gets_the_newest_defa
         notes = {"storageclass.kubernetes.io/is-default-class": default}
         body = {"metadata": {"name": name, "annotations": notes}, "provisioner": "example.org/x"}
         await cluster.create("storageclasses", body)
-        cluster.time += 60 if name == "a" else 0
+        cluster.time += timedelta(seconds=60 if name == "a" else 0)
     found = await cluster.create("persistentvolumeclaims", claim("default"))
     assert found["spec"]["storageClassName"] == "b"  # c is as new
     for name in ("", "other"):
