@@ -205,6 +205,7 @@ class Site:
         self.now = 1_000_000.0
         self.network = "cni"
         self.resync = 60.0
+        self.service = ("", "")
 
     @asynccontextmanager
     async def edged(self, node: str = "edge1") -> AsyncIterator[PodManager]:
@@ -218,6 +219,8 @@ class Site:
                 default_pod_network=self.network,
                 relist_seconds=0.02,
                 resync_seconds=self.resync,
+                service_host=self.service[0],
+                service_port=self.service[1],
             ),
             clock=lambda: self.now,
         )

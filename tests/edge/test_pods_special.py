@@ -149,3 +149,21 @@ def test_a_privileged_container_makes_its_sandbox_privileged_and_a_target_shares
     plain = parse_pod(json.dumps(make_pod("a", container("d", "x"))).encode())
     config = sandbox_config(sandbox_spec(plain, 0, settings, node))
     assert config["linux"]["security_context"]["privileged"] is False
+
+
+@pytest.mark.parametrize("address", [("", ""), ("169.254.30.10", "10550")], ids=["none", "there"])
+async def test_containers_are_told_of_an_api_only_where_there_is_one(
+    site: Site, address: tuple[str, str]
+) -> None:
+    names = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+    site.service = address
+    own = container("c", "x", env=[{"name": names[0], "value": "elsewhere"}])
+    site.meta.put_pod(make_pod("a", container("c", "x")))
+    site.meta.put_pod(make_pod("own", own))
+    async with site.edged():
+        await until("they run", lambda: {site.phase("a"), site.phase("own")} == {"Running"})
+    given = {spec.labels["io.kubernetes.pod.name"]: dict(spec.env) for spec in site.runtime.specs.values()}
+    assert {n: v for n, v in given["a"].items() if n in names} == (
+        dict(zip(names, address, strict=True)) if any(address) else {}
+    )
+    assert given["own"][names[0]] == "elsewhere"

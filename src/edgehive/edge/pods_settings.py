@@ -38,7 +38,7 @@ class PodSettings:
     default_pod_network: str = "cni"
     """``host`` runs pods that ask for a pod network in the host's, for nodes without any CNI plugin."""
     service_host: str = ""
-    """``KUBERNETES_SERVICE_HOST`` of every container; empty as long as there is no local API endpoint."""
+    """``KUBERNETES_SERVICE_HOST`` of every container; empty where pods have no API endpoint on this node."""
     service_port: str = ""
     relist_seconds: float = 1.0
     resync_seconds: float = 60.0
@@ -63,3 +63,16 @@ class PodSettings:
     log_max_size: int = 10 << 20
     log_max_files: int = 5
     housekeeping_seconds: float = 10.0
+
+    @property
+    def service_env(self) -> Sequence[tuple[str, str]]:
+        """What tells client libraries in pods where their API is; nothing rather than empty values.
+
+        Some take an empty value for an address. Without the variables all of them know that they are in no cluster.
+        """
+        if not self.service_host or not self.service_port:
+            return ()
+        return (
+            ("KUBERNETES_SERVICE_HOST", self.service_host),
+            ("KUBERNETES_SERVICE_PORT", self.service_port),
+        )

@@ -336,11 +336,7 @@ class PodWorker:
     async def _start(self, action: StartContainer) -> None:
         pod, one, tools = self.core.pod, action.container, self._tools
         objects = await tools.objects.of_environment(pod, one)
-        base = (
-            ("KUBERNETES_SERVICE_HOST", tools.settings.service_host),
-            ("KUBERNETES_SERVICE_PORT", tools.settings.service_port),
-        )
-        env = build_env(pod, one, objects, self._facts(), base)
+        env = build_env(pod, one, objects, self._facts(), tools.settings.service_env)
         equipment = await self._devices.equip(pod, one) if self._devices is not None else None
         if equipment is not None:
             env = [*equipment.env, *env]
