@@ -197,6 +197,8 @@ def test_a_provisioner_is_told_the_node_and_then_waited_for():
     found = decide(a_pod("c"), state)
     assert found.node == "n2"
     assert [one.metadata.name for one in found.plan.provision] == ["c"]
+    state.assume(found.plan)
+    assert decide(a_pod("c", name="q"), state) == Wait()
     told = a_claim("c", notes={"volume.kubernetes.io/selected-node": "n1"})
     elsewhere = state_of(a_class(provisioner="example.org/disk"), told, a_volume("v", "n2"))
     found = decide(a_pod("c"), elsewhere)

@@ -51,7 +51,8 @@ class VolumeState:
         self.volumes: dict[str, Volume] = {}
         self.classes: dict[str, StorageClass] = {}
         self._places: dict[str, tuple[NodeTerm, ...] | None] = {}
-        self._assumed: dict[str, Key] = {}
+        self._taken: set[str] = set()
+        self._busy: set[Key] = set()
 
     def set_claim(self, key: Key, claim: Claim | None) -> bool:
         """Take a claim, or that it is gone; tell whether anything changed for scheduling."""
@@ -78,14 +79,14 @@ class VolumeState:
             self.classes[name] = found
 
     def assume(self, plan: Plan) -> None:
-        """Keep the volumes of `plan` from everybody else until `forget`."""
-        for match in plan.matches:
-            self._assumed[match.volume.metadata.name] = match.claim.key
+        """Keep the volumes of `plan` from other claims, and its claims from other pods, until `forget`."""
+        self._taken.update(match.volume.metadata.name for match in plan.matches)
+        self._busy.update(_claims_of(plan))
 
     def forget(self, plan: Plan) -> None:
         """Note that `plan` was written, or given up."""
-        for match in plan.matches:
-            self._assumed.pop(match.volume.metadata.name, None)
+        self._taken.difference_update(match.volume.metadata.name for match in plan.matches)
+        self._busy.difference_update(_claims_of(plan))
 
     def reaches(self, volume: Volume, node: NodeInfo) -> bool:
         """Tell whether a pod on `node` can have `volume`."""
@@ -113,9 +114,9 @@ class VolumeState:
                 return PodVolumes(self, refusal="pod has unbound immediate PersistentVolumeClaims")
             if _EXCLUSIVE in claim.spec.access_modes:
                 found.exclusive |= _is_used(name, pod, cluster)
-        found.busy = any(claim.key in self._assumed.values() for claim in found.unbound)
+        found.busy = any(claim.key in self._busy for claim in found.unbound)
         if found.unbound and not found.busy:
-            free = [volume for name, volume in self.volumes.items() if name not in self._assumed]
+            free = [volume for name, volume in self.volumes.items() if name not in self._taken]
             in_turn = sorted(found.unbound, key=self._turn)
             found.offers = [(claim, offers_for(claim, free)) for claim in in_turn]
         return found
@@ -204,6 +205,10 @@ def match(choosing: Sequence[tuple[Claim, Sequence[Volume]]]) -> list[Match]:
     for index in range(len(choosing)):
         seat(index, set())
     return [Match(choosing[index][0], volumes[name]) for name, index in taken.items()]
+
+
+def _claims_of(plan: Plan) -> list[Key]:
+    return [*(match.claim.key for match in plan.matches), *(claim.key for claim in plan.provision)]
 
 
 def _refusal(name: str, claim: Claim | None, pod: PodInfo, *, own: bool) -> str:

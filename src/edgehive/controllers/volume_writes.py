@@ -120,7 +120,7 @@ class VolumeWatch:
                     await self._context.patch(CLAIMS, claim.metadata, change)
         finally:
             self.state.forget(plan)
-            if plan.matches:
+            if plan.matches or any(claim.selected_node != node for claim in plan.provision):
                 self._changed()
 
     def _claim_changed(self, change: Change) -> None:
