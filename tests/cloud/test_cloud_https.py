@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import hashlib
+import logging
 import ssl
 from typing import Any
 
@@ -78,6 +79,24 @@ async def test_a_wrong_token_is_refused_with_the_texts_of_kubeedge(
     assert (status, body.decode()) == (401, text)
     assert headers["content-type"] == "text/plain; charset=utf-8"
     assert lab.core.parts.enrollment.issued == 0
+
+
+async def test_strangers_do_not_fill_the_log_and_are_counted(lab: Any, caplog: Any) -> None:
+    await lab.start()
+    caplog.set_level(logging.INFO)
+    for n in range(5):
+        assert (await enrol(lab, f"edge-{n}", headers={"Authorization": "Bearer x"}))[0] == 401
+        path = f"/task/nodeupgrade%0afake/name/t{n}/node/edge-{n}/status"
+        assert (await request(lab, "POST", path, body=b"{}"))[0] == 200
+    refused, ignored = (
+        [r for r in caplog.records if text in r.getMessage()]
+        for text in ("refused to 127.0.0.1", "of an old edge")
+    )
+    assert ["edge-0" in r.getMessage() for r in refused] == [True]
+    assert [r.levelname for r in ignored] == ["INFO"]
+    assert "\n" not in ignored[0].getMessage()
+    enrollment = lab.core.parts.enrollment
+    assert (enrollment.refused, enrollment.reports) == (5, 5)
 
 
 async def test_a_node_obtains_its_own_client_certificate_and_nothing_else(lab: Any) -> None:

@@ -22,6 +22,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from edgehive.aio.fewlines import FewLines
 from edgehive.aio.grpc import DEADLINE_EXCEEDED, OK, UNIMPLEMENTED, UNKNOWN, GrpcError
 from edgehive.aio.unix_socket import bind_unix
 from edgehive.kit.errors import EdgehiveError, ProtocolError, UserError
@@ -104,7 +105,9 @@ class _Connection(asyncio.Protocol):
             for event in self.h2.receive_data(data):
                 self._handle(event)
         except (h2.exceptions.ProtocolError, UnicodeDecodeError) as exc:
-            log.warning("%s: a client broke HTTP/2: %s", self._server.name, safe_label(str(exc)))
+            name = self._server.name
+            text = "%s: a client broke HTTP/2: %s"
+            self._server.lines.warning(f"{name}: clients broke HTTP/2", "", text, name, safe_label(str(exc)))
             self.flush()
             self.close()
         else:
@@ -272,6 +275,7 @@ class GrpcServer:
         self.name = name
         self.max_message = max_message
         self.max_time = max_time
+        self.lines = FewLines(log)
         self._path = path
         self._methods = dict(methods)
         self._max_connections = max_connections
@@ -325,7 +329,8 @@ class GrpcServer:
     def admit(self, connection: _Connection) -> bool:
         """Count a new connection in, or refuse it."""
         if self._group is None or len(self._connections) >= self._max_connections:
-            log.warning("%s: a connection is refused, there are too many", self.name)
+            text = "%s: a connection is refused, there are too many"
+            self.lines.warning(f"{self.name}: connections refused, there are too many", "", text, self.name)
             return False
         self._connections.add(connection)
         return True

@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.http_connection import Connection
 from edgehive.aio.http_messages import BODY_LIMIT, HttpError, RawConnection, Request, Response
 from edgehive.aio.listening import listening_socket
@@ -65,6 +66,7 @@ class HttpServer:
         self.stall_timeout = stall_timeout
         self.draining = False
         self.date = ""
+        self.lines = FewLines(log)
         self._drain_timeout = drain_timeout
         self._max_connections = max_connections
         self._tick = tick  # how often deadlines are looked at
@@ -176,7 +178,13 @@ class HttpServer:
     def admit(self, connection: Connection) -> bool:
         """Count a new connection in, or refuse it."""
         if self.draining or len(self._connections) >= self._max_connections:
-            log.warning("%s: connection of %s refused, there are too many", self.name, connection.remote)
+            self.lines.warning(
+                f"{self.name}: connections refused, there are too many",
+                host_of(connection.remote),
+                "%s: connection of %s refused, there are too many",
+                self.name,
+                connection.remote,
+            )
             return False
         self._connections.add(connection)
         return True

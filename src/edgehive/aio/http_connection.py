@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from edgehive.aio.fewlines import host_of
 from edgehive.aio.http_messages import (
     BodyReader,
     HttpError,
@@ -231,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.abort()
         except EdgehiveError as exc:
             path = safe_label(request.path)
-            log.warning("%s: %s %s broke off: %s", self._server.name, request.method, path, exc)
+            self._say("answers broken off", "%s: %s %s broke off: %s", request.method, path, exc)
             self.transport.abort()
         except Exception:
             log.exception("%s: %s %s broke off", self._server.name, request.method, safe_label(request.path))
@@ -250,11 +251,17 @@ class Connection(asyncio.BufferedProtocol):
         except HttpError as exc:
             return error_response(exc)
         except EdgehiveError as exc:
-            log.warning("%s: %s %s: %s", self._server.name, request.method, safe_label(request.path), exc)
+            path = safe_label(request.path)
+            self._say("requests that failed", "%s: %s %s: %s", request.method, path, exc)
             return status_response(ApiStatus(500, "InternalError", f"Internal error occurred: {exc}"))
         except Exception:
             log.exception("%s: %s %s failed", self._server.name, request.method, safe_label(request.path))
             return status_response(ApiStatus(500, "InternalError", "Internal error occurred"))
+
+    def _say(self, kind: str, text: str, *args: object) -> None:
+        """Write what a client can bring about as often as it likes."""
+        name = self._server.name
+        self._server.lines.warning(f"{name}: {kind}", host_of(self.remote), text, name, *args)
 
     async def _send(self, request: Request, response: Response, body: BodyReader, keep_alive: bool) -> None:
         if response.upgrade is not None:
@@ -309,7 +316,9 @@ class Connection(asyncio.BufferedProtocol):
             async with asyncio.timeout(None if self._patient else self._server.stall_timeout):
                 await self._drained
         except TimeoutError as exc:
-            log.info("%s: %s does not read, disconnected", self._server.name, self.remote)
+            name, text = self._server.name, "%s: %s does not read, disconnected"
+            kind = f"{name}: clients that do not read"
+            self._server.lines.info(kind, host_of(self.remote), text, name, self.remote)
             raise ConnectionAbortedError("the client does not read") from exc
         finally:
             self._drained = None

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.listening import listening_socket
 from edgehive.wire.mqtt_broker import Broker, Inbound
 from edgehive.wire.mqtt_peer import Peer
@@ -47,6 +48,7 @@ class MqttServer:
         self.held_up = 0
         """How often a client was not read for a moment because another one was behind."""
         self._handler = handler
+        self._lines = FewLines(log)
         self._connections: dict[Peer, _Connection] = {}
         self._owed: dict[Peer, None] = {}
         """Senders whose messages are not taken care of yet; nothing is written to them meanwhile."""
@@ -173,7 +175,8 @@ class MqttServer:
         pending = connection.transport.get_write_buffer_size()
         if pending > _WRITE_MOST:
             # Not messages, which wait in a queue, but answers: it sends and sends, and reads none of them.
-            log.info("mqtt: %s does not read what it is answered", peer.name)
+            text = "mqtt: %s does not read what it is answered"
+            self._lines.info("mqtt: clients that do not read", host_of(peer.name), text, peer.name)
             connection.transport.abort()
         elif peer.ended:
             log.debug("mqtt: %s: %s", peer.name, peer.cause)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.ids import RandomIds
 from edgehive.aio.kubeclient import object_path
 from edgehive.aio.limits import allow_open_files
@@ -44,6 +45,7 @@ from edgehive.cloud.upstream_nodes import NodeRequests
 from edgehive.cloud.upstream_objects import ObjectRequests
 from edgehive.cloud.upstream_pods import PodRequests
 from edgehive.cloud.world import Caches, ClusterView, SyncRecords
+from edgehive.kit.text import safe_label
 from edgehive.kube.api import KubeApi
 from edgehive.wire.application import Application
 from edgehive.wire.classify import DEVICE_CONTROLLER, DYNAMIC_CONTROLLER
@@ -255,6 +257,7 @@ class CloudParts:
         self._new_id = RandomIds()
         self._wall = wall
         self._kubernetes_ca = kubernetes_ca
+        self._lines = FewLines(log)
         self.devices: DeviceController | None = None
         if config.modules.device_controller.enable:
             self.devices = DeviceController(
@@ -356,7 +359,7 @@ class CloudParts:
                 wall=wall,
             ),
             events=NodeEvents(api=api, wall=wall, new_id=self._new_id),
-            report=_ignore_report,
+            report=self._ignore_report,
             rejoined=self.sync.forget_deliveries,
             wall=wall,
             certificate_days=hub.edge_cert_signing_duration,
@@ -447,6 +450,11 @@ class CloudParts:
             self.audit.note(node, message)
         return await self.controller.handle(node, message)
 
+    def _ignore_report(self, report: LegacyReport) -> None:
+        text = "a report of an old edge (%s) about %s is ignored: no task manager runs"
+        about = safe_label(report.task_type)
+        self._lines.info("reports of old edges", host_of(report.remote), text, report.remote, about)
+
     def stamp(self) -> tuple[str, int]:
         """A new message id and the time in milliseconds."""
         return self._new_id(), int(self._wall() * 1000)
@@ -472,7 +480,3 @@ class CloudParts:
 
 async def _anything(application: Application) -> None:
     """Without authorization of nodes an edge sees what cloudcore sees, as in KubeEdge."""
-
-
-def _ignore_report(report: LegacyReport) -> None:
-    log.info("a report of an old edge about %s is ignored: no task manager runs", report.task_type)

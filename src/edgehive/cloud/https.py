@@ -13,6 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.http import Request, Response
 from edgehive.aio.pki import CertificateError, Csr, KeyPair, load_certificate, parse_csr, sign_public_key
 from edgehive.aio.pki import verify_client as verify_client_certificate
@@ -51,6 +52,8 @@ class LegacyReport:
     task_type: str
     task_id: str
     body: bytes
+    remote: str
+    """Who sent it; nothing proves that it is the node."""
 
 
 class Sessions(Protocol):
@@ -87,10 +90,13 @@ class EnrollmentApi:
         self._wall = wall
         self._days = certificate_days
         self._allow_rejoin = allow_rejoin
+        self._lines = FewLines(log)
         self.issued = 0
         """Certificates signed, for the metrics."""
         self.refused = 0
         """Certificate requests refused, for the metrics."""
+        self.reports = 0
+        """Reports of old edges, for the metrics."""
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
@@ -117,7 +123,9 @@ class EnrollmentApi:
             certificate = await self._enroll(request, node)
         except Refused as exc:
             self.refused += 1
-            log.warning(
+            self._lines.warning(
+                "certificate requests refused",
+                host_of(request.remote),
                 "certificate for node %s refused to %s: %s",
                 safe_label(node),
                 request.remote,
@@ -212,7 +220,9 @@ class EnrollmentApi:
         try:
             found = await self._exists(node)
         except EdgehiveError as exc:
-            log.warning("node %s could not be looked up: %s", node, exc)
+            self._lines.warning(
+                "lookups of nodes failed", "", "node %s could not be looked up: %s", node, exc
+            )
             return _text(500, "Failed to query node information")
         return _text(200, "Node found") if found else _text(404, "Node not found")
 
@@ -222,14 +232,19 @@ class EnrollmentApi:
             return _text(400, "failed to read the report")
         # The original reads these before it has parsed the body and so always finds them empty.
         ids = msgspec.convert(body, _UpgradeIds, strict=False)
-        self._report(LegacyReport(ids.node, "upgrade", ids.task, msgspec.json.encode(body)))
-        return _text(200, "ok")
+        return self._reported(
+            LegacyReport(ids.node, "upgrade", ids.task, msgspec.json.encode(body), request.remote)
+        )
 
     async def _task_status(self, request: Request, kind: str, task: str, node: str) -> Response:
         body = await _json_body(request)
         if body is None:
             return _text(400, "failed to read the report")
-        self._report(LegacyReport(node, kind, task, msgspec.json.encode(body)))
+        return self._reported(LegacyReport(node, kind, task, msgspec.json.encode(body), request.remote))
+
+    def _reported(self, report: LegacyReport) -> Response:
+        self.reports += 1
+        self._report(report)
         return _text(200, "ok")
 
 

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.gate import BACKLOG, GateLimits, GateStats
 from edgehive.aio.listening import literal_socket
 from edgehive.cloud.config import Admission
@@ -116,6 +117,7 @@ class CloudHub:
         self._wall = wall
         self._admission = admission
         self._socket: socket.socket | None = None
+        self._lines = FewLines(log)
         self.gate = GateStats()
         """How it goes at the gate."""
         self.stats: Final = HubStats()
@@ -172,10 +174,13 @@ class CloudHub:
             )
         except Refused as exc:
             self.stats.refused += 1
-            log.warning(
+            remote = _remote(connection)
+            self._lines.warning(
+                "connections refused",
+                host_of(remote),
                 "connection of node %s from %s refused: %s",
                 safe_label(node or "?"),
-                _remote(connection),
+                remote,
                 safe_label(exc.text),
             )
             return connection.respond(exc.status, f"{exc.text}\n")
@@ -214,7 +219,14 @@ class CloudHub:
         except ProtocolError as exc:
             self.stats.malformed += 1
             reason = f"protocol error: {exc}"
-            log.warning("node %s from %s: %s", link.node, link.remote, safe_label(str(exc), 300))
+            self._lines.warning(
+                "frames that are no message",
+                host_of(link.remote),
+                "node %s from %s: %s",
+                link.node,
+                link.remote,
+                safe_label(str(exc), 300),
+            )
             link.abort()
         except Exception:
             reason = "internal error"

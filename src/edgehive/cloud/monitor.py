@@ -263,6 +263,12 @@ class CloudMetrics:
                 "Refused certificate requests",
                 self._enrollment.refused,
             )
+            yield single(
+                "edgehive_old_reports_total",
+                "counter",
+                "Reports that edges before v1.16 sent over HTTPS",
+                self._enrollment.reports,
+            )
 
 
 def _process() -> Iterable[Metric]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edgehive.aio.fewlines import FewLines
 from edgehive.aio.http import Request
 from edgehive.kit.errors import EdgehiveError
 from edgehive.kit.malformed import MALFORMED
@@ -39,6 +40,7 @@ class StreamAccess:
     def __init__(self, *, api: KubeApi, now: Callable[[], float]) -> None:
         self._api = api
         self._now = now
+        self._lines = FewLines(log, now=now)
         self._known: OrderedDict[tuple[bytes, str, str], tuple[float, Verdict]] = OrderedDict()
 
     async def judge(self, request: Request, area: str, node: str) -> Verdict:
@@ -56,7 +58,13 @@ class StreamAccess:
         try:
             verdict = await self._ask(token.strip(), subresource, node)
         except (EdgehiveError, *MALFORMED) as exc:
-            log.warning("a token for nodes/%s cannot be reviewed: %s", subresource, safe_label(str(exc), 200))
+            self._lines.warning(
+                "tokens that cannot be reviewed",
+                "",
+                "a token for nodes/%s cannot be reviewed: %s",
+                subresource,
+                safe_label(str(exc), 200),
+            )
             return 503, "the token cannot be reviewed now"
         self._known[key] = (self._now() + _FRESH, verdict)
         if len(self._known) > _KEPT:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.http import RawConnection, Request, Response
 from edgehive.aio.rawhttp import Answer, SocketStream, splice
 from edgehive.aio.tunnel import ByteStream
@@ -65,19 +66,20 @@ class StreamServer:
         self._new_id = new_id
         self._node_of = node_of
         self._access = access
+        self._lines = FewLines(log)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
         if request.method == "CONNECT":
             if not _is_api_server(request):
-                log.warning("stream request from %s refused: CONNECT", request.remote)
+                self._say_refused(request, "CONNECT")
                 return _error(403, "only the API server may ask")
             return await self._connect(request.raw_path)
         parts = request.path.strip("/").split("/")
         kind, node = self._target(request, parts)
         status, text = await self._judge(request, parts, node)
         if status != 200:
-            log.warning("stream request from %s refused: %s", request.remote, text)
+            self._say_refused(request, text)
             return _error(status, text)
         if kind is None:
             return _error(404, "404 page not found")
@@ -91,6 +93,12 @@ class StreamServer:
             return _error(504, f'node "{safe_label(node)}" {exc}')
         except (EdgehiveError, OSError) as exc:
             return _error(502, f'node "{safe_label(node)}": {safe_label(str(exc), 300)}')
+
+    def _say_refused(self, request: Request, text: str) -> None:
+        source = host_of(request.remote)
+        self._lines.warning(
+            "stream requests refused", source, "stream request from %s refused: %s", request.remote, text
+        )
 
     async def _judge(self, request: Request, parts: list[str], node: str) -> Verdict:
         name = (request.peer_subject or ("", ()))[0]

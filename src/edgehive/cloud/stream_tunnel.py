@@ -19,6 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from edgehive.aio.fewlines import FewLines
 from edgehive.aio.gate import GateLimits
 from edgehive.aio.listening import literal_socket
 from edgehive.aio.tunnel import TunnelMux, TunnelStream
@@ -130,6 +131,7 @@ class TunnelServer:
         """Take the certificates; `on_open` is told of every node whose tunnel was opened."""
         self._tls = tls
         self._on_open = on_open
+        self._lines = FewLines(log)
         self._sessions: dict[str, TunnelSession] = {}
         self._ids = itertools.count(1)
         self._socket: socket.socket | None = None
@@ -184,8 +186,12 @@ class TunnelServer:
         if request.path.rstrip("/") != PATH:
             return connection.respond(404, "not found\n")
         if subject is None or subject.node != node:
-            log.warning(
-                "tunnel of node %s from %s refused: its certificate is another's", safe_label(node), remote
+            self._lines.warning(
+                "tunnels refused",
+                remote,
+                "tunnel of node %s from %s refused: its certificate is another's",
+                safe_label(node),
+                remote,
             )
             return connection.respond(403, "the certificate is not this node's\n")
         assert isinstance(connection, TunnelConnection)
@@ -216,7 +222,10 @@ class TunnelServer:
         try:
             await session.run()
         except EdgehiveError as exc:
-            log.warning("tunnel of node %s: %s", hello.node, safe_label(str(exc), 300))
+            text = safe_label(str(exc), 300)
+            self._lines.warning(
+                "tunnels broken off", hello.address, "tunnel of node %s: %s", hello.node, text
+            )
         except Exception:
             log.exception("tunnel of node %s crashed", hello.node)
         finally:
