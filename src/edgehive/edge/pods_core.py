@@ -239,8 +239,8 @@ class PodCore:
                 self._final_phase, self._final = FAILED, Problem("DeadlineExceeded", text)
                 return
             plan.wake.append(end)
-        if self.containers and not self.pod.deleting and not self.runs_anything():
-            phase = self._compute_status(now)["phase"]
+        if self.containers and not self.pod.deleting and not self.runs_anything(but=self._sidecars):
+            phase = self._compute_status(now, going=False)["phase"]
             if phase in TERMINAL:
                 self._final_phase = phase
 
@@ -251,15 +251,18 @@ class PodCore:
         left = whole - int(max(0.0, now - self._stop_began))
         return max(left, min(whole, _LEAST_GRACE))
 
-    def runs_anything(self) -> bool:
-        """Whether a container runs that is more than a look into the pod."""
-        lookers = {one.name for one in self.pod.spec.ephemeral_containers}
-        return any(c.state is State.RUNNING and c.name not in lookers for c in self.containers)
+    def runs_anything(self, but: frozenset[str] = frozenset()) -> bool:
+        """Whether a container runs, not one of `but`, that is more than a look into the pod."""
+        others = but.union(one.name for one in self.pod.spec.ephemeral_containers)
+        return any(c.state is State.RUNNING and c.name not in others for c in self.containers)
+
+    @property
+    def _sidecars(self) -> frozenset[str]:
+        return frozenset(one.name for one in self.pod.spec.init_containers if one.restart_policy == "Always")
 
     def _plan_stop(self, plan: _Plan, now: float) -> None:
         running = [c for c in self.containers if c.state is State.RUNNING]
-        sidecars = {c.name for c in self.pod.spec.init_containers if c.restart_policy == "Always"}
-        main = [c for c in running if c.name not in sidecars]
+        main = [c for c in running if c.name not in self._sidecars]
         if running:
             why = "Stopping container {}"
             self._try_all(
@@ -446,8 +449,11 @@ class PodCore:
         meta = self.pod.metadata
         return f"{meta.name}_{meta.namespace}({meta.uid})"
 
-    def _compute_status(self, now: float) -> JsonObject:
+    def _compute_status(self, now: float, *, going: bool | None = None) -> JsonObject:
         spec = self.pod.spec
+        if going is None:
+            told = {self.pod.status.get("phase"), self.status.get("phase")}
+            going = self.runs_anything() and not told & TERMINAL
         names = [one.name for one in spec.all_containers]
         latest = {name: info for name in names if (info := self.latest(name)) is not None}
         sandbox = self.sandbox
@@ -475,5 +481,6 @@ class PodCore:
                 unstarted=self._unstarted,
                 true_since=true_since(self.containers, sandbox, self._started_at) if self._adopting else {},
                 stopped=self.pod.deleting and not self.runs_anything(),
+                going=going,
             )
         )

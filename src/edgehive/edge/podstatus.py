@@ -41,6 +41,8 @@ class StatusInput:
     """When conditions became true, for a pod that is adopted and whose reported status is older than that."""
     stopped: bool = False
     """The pod is being ended and nothing of it runs."""
+    going: bool = False
+    """Containers run that have to end before a phase that is final may be told."""
     unready: frozenset[str] = field(default_factory=frozenset)
     """Running containers whose readiness probe fails."""
     unstarted: frozenset[str] = field(default_factory=frozenset)
@@ -53,6 +55,13 @@ def compute_status(given: StatusInput) -> JsonObject:
     init = [_container_status(given, one, init=True) for one in spec.init_containers]
     main = [_container_status(given, one, init=False) for one in spec.containers]
     phase = given.final_phase or pod_phase(given, init, main)
+    if phase in TERMINAL:
+        if given.going:
+            # Whoever sees a pod that has failed makes another one, and takes what it had for free.
+            told = given.previous.get("phase")
+            phase = told if told in (PENDING, RUNNING) else RUNNING
+        else:
+            init, main = _all_ended(init, main)
     status: JsonObject = {
         "phase": phase,
         "conditions": _conditions(given, phase, init, main),
@@ -70,7 +79,7 @@ def compute_status(given: StatusInput) -> JsonObject:
     if given.pod_ip:
         status["podIP"] = given.pod_ip
         status["podIPs"] = [{"ip": given.pod_ip}]
-    if given.final is not None:
+    if given.final is not None and phase in TERMINAL:
         status["reason"] = given.final.reason
         status["message"] = given.final.message
     return status
@@ -151,7 +160,7 @@ def _container_status(given: StatusInput, container: Container, *, init: bool) -
         else:
             state = ended
     else:
-        default = "PodInitializing" if given.pod.spec.init_containers and not init else "ContainerCreating"
+        default = "PodInitializing" if given.pod.spec.init_containers else "ContainerCreating"
         state = _waiting(problem or Problem(default, ""))
     running = "running" in state
     sidecar = init and container.restart_policy == "Always"
@@ -172,6 +181,32 @@ def _container_status(given: StatusInput, container: Container, *, init: bool) -
     if info is not None:
         status["containerID"] = f"{given.runtime_name}://{info.id}"
     return status
+
+
+def _all_ended(
+    init: Sequence[JsonObject], main: Sequence[JsonObject]
+) -> tuple[list[JsonObject], list[JsonObject]]:
+    """Of a pod that has ended, no container waits any more (as the kubelet has it).
+
+    Only init containers after the last that was started still do, and with them what they are for.
+    """
+    begun = [index for index, one in enumerate(init) if _was_begun(one)]
+    if not init or any(_was_begun(one) for one in main):
+        return [_ended(one) for one in init], [_ended(one) for one in main]
+    upto = begun[-1] + 1 if begun else 0
+    return [*map(_ended, init[:upto]), *init[upto:]], [*main]
+
+
+def _was_begun(status: JsonObject) -> bool:
+    return "waiting" not in status["state"] or "terminated" in status["lastState"]
+
+
+def _ended(status: JsonObject) -> JsonObject:
+    if "terminated" in status["state"]:
+        return status
+    text = "The container was never started, or nothing is known of its end"
+    unknown = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": text}
+    return status | {"state": {"terminated": unknown}, "ready": False, "started": False}
 
 
 def _told(given: StatusInput, name: str, *, init: bool) -> JsonObject | None:
