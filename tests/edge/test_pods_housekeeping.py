@@ -33,6 +33,7 @@ from edgehive.edge.pods_manager import PodManager
 from edgehive.edge.pods_settings import NodeFacts, PodSettings
 from edgehive.edge.pods_spec import Pod, parse_pod
 from edgehive.edge.pods_storage import excess
+from edgehive.edge.programs import discard_tree
 from edgehive.edge.runtime import ContainerInfo, ImageInfo, RuntimeFailure, State, Usage
 from tests.edge.test_pods_manager import FakeRuntime, until
 from tests.support.fakemeta import FakeMeta, container, make_pod
@@ -275,6 +276,23 @@ def test_the_size_of_a_directory_does_not_follow_links(tmp_path: Path) -> None:
     assert disk_usage(tmp_path / "a") >= 100_000
     assert disk_usage(tmp_path / "b") < 50_000
     assert disk_usage(tmp_path / "not there") == 0
+    os.link(tmp_path / "a" / "f", tmp_path / "a" / "g")
+    assert 100_000 <= disk_usage(tmp_path / "a") < 150_000, "one file with two names"
+
+
+def test_no_depth_of_a_pods_directories_is_too_much_for_measuring(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        (tmp_path / "d" / "f").write_bytes(b"x" * 100_000)
+        assert disk_usage(tmp_path) >= 100_000
+    finally:
+        discard_tree(tmp_path / "d")  # pytest could not
 
 
 # --- all of it
@@ -369,6 +387,7 @@ def test_what_is_larger_than_it_may_be() -> None:
         excess(pod({}, "1Ki"), {"e": kib + 1}, {}) == 'Usage of EmptyDir volume "e" exceeds the limit "1Ki". '
     )
     assert excess(pod({}, "1Ki", "Memory"), {"e": kib + 1}, {}) == ""
+    assert excess(pod({"a": "0"}, "0"), {"e": kib}, {"a": kib}) == "", "no limit, as with the kubelet"
     assert excess(pod({"a": "1Ki"}), {"e": 500}, {"a": 500}) == ""
     assert "exceeds the total limit of containers 1Ki. " in excess(pod({"a": "1Ki"}), {"e": 600}, {"a": 500})
     both = pod({"a": "1Ki", "b": "2Ki"})

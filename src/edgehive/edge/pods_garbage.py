@@ -5,8 +5,10 @@ there is no registry to pull from.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -171,24 +173,27 @@ async def _compress(file: Path) -> None:
 
 
 def disk_usage(directory: Path) -> int:
-    """Add up what the files below `directory` take, without leaving its file system and without following links."""
+    """Add up what the files below `directory` take, without leaving its file system and without following links.
+
+    Pods make these trees: no depth of theirs may exhaust the stack (as `os.walk` does on Python 3.11), and a file with
+    several names counts once. What has a longer path than the kernel takes is not seen.
+    """
     total = 0
     try:
         device = os.lstat(directory).st_dev
     except OSError:
         return 0
-    for root, names, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118  # it is a walk
-            except OSError:
-                continue
-        names[:] = [name for name in names if _device(os.path.join(root, name)) == device]  # noqa: PTH118
+    waiting = [os.fspath(directory)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        found = entry.stat(follow_symlinks=False)
+                        if not stat.S_ISDIR(found.st_mode):
+                            total += found.st_blocks * 512 // (found.st_nlink or 1)
+                        elif found.st_dev == device:
+                            waiting.append(entry.path)
+        except OSError:
+            continue
     return total
-
-
-def _device(path: str) -> int:
-    try:
-        return os.lstat(path).st_dev
-    except OSError:
-        return -1

@@ -1,6 +1,7 @@
 """What pods may write on the node's disk: ``sizeLimit`` of emptyDirs, limits of ``ephemeral-storage``; pure.
 
-As in the kubelet, a pod that has written more is evicted at once, without regard to who else uses what.
+As in the kubelet, a pod that has written more is evicted at once, without regard to who else uses what, and a limit
+of 0 is none.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ def limited_volumes(pod: Pod) -> dict[str, str]:
     found = {}
     for volume in pod.spec.volumes:
         source = volume.get("emptyDir") or {}
-        if source.get("sizeLimit") and source.get("medium") != "Memory":
+        if parse_quantity(source.get("sizeLimit", 0)) > 0 and source.get("medium") != "Memory":
             found[str(volume.get("name", ""))] = str(source["sizeLimit"])
     return found
 
@@ -23,7 +24,7 @@ def limited_volumes(pod: Pod) -> dict[str, str]:
 def limited_containers(pod: Pod) -> dict[str, str]:
     """The limits of containers on what they write, by name."""
     limits = ((one.name, one.resources.limits.get(RESOURCE)) for one in pod.spec.containers)
-    return {name: str(limit) for name, limit in limits if limit is not None}
+    return {name: str(limit) for name, limit in limits if parse_quantity(limit or 0) > 0}
 
 
 def empty_directories(pod: Pod) -> list[str]:
