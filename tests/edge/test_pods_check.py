@@ -171,3 +171,24 @@ async def test_an_empty_database_is_not_believed_while_the_cloud_is_away(site: S
         assert [pod.uid for pod, _ in manager.pods()] == ["uid-a"]
         site.meta.connected = True
         await until("it is believed", lambda: not [*manager.pods()])
+
+
+async def test_a_pod_that_makes_no_sense_any_more_runs_on_until_it_is_deleted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.meta.put_pod(make_pod("a", container("c", "x")))
+    async with site.edged():
+        await until("it runs", lambda: site.phase("a") == "Running")
+        before = set(site.runtime.containers)
+        site.meta.rows["default", "a"]["spec"]["terminationGracePeriodSeconds"] = "soon"
+        site.meta.put_pod(site.meta.rows["default", "a"])
+        rounds = caplog.text.count("a pod is ignored")
+        await until("some rounds", lambda: caplog.text.count("a pod is ignored") > rounds + 3)
+        assert set(site.runtime.containers) == before
+    async with site.edged():  # as after an update of edgecore
+        calls = len(site.runtime.calls)
+        await until("it has relisted", lambda: len(site.runtime.calls) > calls + 10)
+        assert set(site.runtime.containers) == before
+        site.meta.remove_pod("default", "a")
+        await until("it is ended", lambda: not site.runtime.sandboxes)
+    assert "not those of the database" not in caplog.text

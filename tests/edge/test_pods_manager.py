@@ -457,6 +457,27 @@ async def test_an_empty_database_is_believed_once_the_cloud_has_been_there_for_a
         await until("it is ended", lambda: not site.runtime.sandboxes)
 
 
+async def test_pods_that_come_back_one_by_one_into_an_empty_database_run_on(site: Site) -> None:
+    pods = {name: make_pod(name, container("c", "x")) for name in ("a", "b")}
+    for pod in pods.values():
+        site.meta.put_pod(pod)
+    async with site.edged():
+        await until("they run", lambda: [site.phase(name) for name in "ab"] == ["Running"] * 2)
+    before = set(site.runtime.containers)
+    site.meta.rows.clear()
+    async with site.edged() as manager:
+        await until("the database was read", lambda: manager.ready)
+        site.meta.put_pod(pods["a"])
+        await until("the first is back", lambda: [pod.uid for pod, _ in manager.pods()] == ["uid-a"])
+        calls = len(site.runtime.calls)
+        await until("it has relisted", lambda: len(site.runtime.calls) > calls + 10)
+        site.meta.put_pod(pods["b"])
+        await until("so is the second", lambda: {pod.uid for pod, _ in manager.pods()} == {"uid-a", "uid-b"})
+        calls = len(site.runtime.calls)
+        await until("it has relisted", lambda: len(site.runtime.calls) > calls + 10)
+        assert set(site.runtime.containers) == before
+
+
 async def test_pull_policies_and_credentials(site: Site) -> None:
     auths = b'{"auths":{"reg.example":{"username":"u","password":"p"}}}'
     site.meta.put_object(

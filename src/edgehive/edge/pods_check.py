@@ -6,17 +6,19 @@ wrong until the next restart, so edged looks every ``syncFrequency``, puts right
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgehive.edge.metaclient import MetaClient
 from edgehive.edge.pods_held import HeldPods
-from edgehive.edge.pods_spec import JsonObject, Pod
+from edgehive.edge.pods_spec import JsonObject, Pod, parse_pod
 from edgehive.edge.pods_static import Mirrors, is_static
 from edgehive.edge.pods_worker import PodWorker
 from edgehive.edge.podstatus import TERMINAL
 from edgehive.edge.podstatus_writer import StatusWriter
-from edgehive.kit.errors import StorageError
+from edgehive.kit.errors import ProtocolError, StorageError
+from edgehive.kit.malformed import MALFORMED
 from edgehive.kit.text import safe_label
+from edgehive.kube.meta import decode_partial
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,27 @@ def _dicts(entries: Any) -> list[JsonObject]:
     return [one for one in entries or () if isinstance(one, dict)]
 
 
+class Desired(NamedTuple):
+    """The pods of the database."""
+
+    pods: list[Pod]
+    unreadable: set[str]
+    """Uids of those that make no sense here: they are not started and not brought up to date, but not ended either."""
+    empty: bool
+
+
+def _unreadable_uid(raw: bytes) -> str:
+    """The uid of a pod that cannot be parsed; empty for one that can, or that has none."""
+    try:
+        parse_pod(raw)
+    except ProtocolError:
+        try:
+            return decode_partial(raw).metadata.uid
+        except MALFORMED:
+            return ""
+    return ""
+
+
 class Patience:
     """How often a status is told again that the cluster does not show: ever less often while it does not help."""
 
@@ -110,6 +133,22 @@ class PodCheck:
         self._patience = Patience()
         self.due = False
 
+    def desired(self) -> Desired:
+        """Read the database.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        pods: list[Pod] = []
+        unreadable: set[str] = set()
+        rows = self._meta.pods()
+        for raw in rows:
+            if (pod := self._parse(raw)) is not None:
+                pods.append(pod)
+            else:
+                unreadable.add(_unreadable_uid(raw))
+        return Desired(pods, unreadable - {""}, not rows)
+
     def finds_pods(self) -> bool:
         """Whether the pods here are not those of the database, so that all have to be read again.
 
@@ -117,7 +156,7 @@ class PodCheck:
         """
         self.due = False
         try:
-            desired = [pod for raw in self._meta.pods() if (pod := self._parse(raw)) is not None]
+            desired, unreadable, _ = self.desired()
         except StorageError as exc:
             log.warning("the pods cannot be compared with the database: %s", exc)
             return False
@@ -128,7 +167,7 @@ class PodCheck:
                 ending.add(uid)
             elif not is_static(worker.core.pod):
                 here[uid] = worker.core.pod
-        wrong = out_of_step(desired, here, ending)
+        wrong = out_of_step(desired, {u: pod for u, pod in here.items() if u not in unreadable}, ending)
         if not desired and not self._meta.connected:
             return False  # a site that has lost its database while offline keeps running
         if wrong:

@@ -128,7 +128,8 @@ class PodManager:
         self._wake = asyncio.Event()
         self._relist_now = asyncio.Event()
         self._loaded_at: float | None = None
-        self._was_empty = False
+        self._was_empty = False  # when it was first read
+        self._unreadable: set[str] = set()
         self._connected_since: float | None = None
         self._version: RuntimeVersion | None = None
         self._evented = False
@@ -268,24 +269,24 @@ class PodManager:
                     self._adopt_orphan(group, uid)
 
     def _apply_set(self, group: asyncio.TaskGroup) -> None:
-        wanted: set[str] = set()
-        rows = self._meta.pods()
-        for raw in rows:
-            if (pod := self._parse(raw)) is not None:
-                wanted.add(pod.uid)
-                self._want(group, pod)
+        desired, self._unreadable, empty = self._check.desired()
+        for pod in desired:
+            self._want(group, pod)
+        wanted = {pod.uid for pod in desired} | self._unreadable
         for uid, worker in self._workers.items():
             if uid not in wanted and not is_static(worker.core.pod):
                 self._end(worker)
-        self._was_empty = not rows
         self._let_go(self._held.drop(keep=wanted))
         if self._loaded_at is None:
             self._loaded_at = self._clock()
+            self._was_empty = empty
             log.info("%d pods in the local database", len(wanted))
         self._relist_now.set()
 
     def _apply(self, group: asyncio.TaskGroup, told: Told) -> None:
         held = self._held
+        if told.removed:
+            self._unreadable.discard(told.uid)
         self._let_go(held.drop(uid=told.uid) if told.removed and told.uid else held.drop(key=told.key))
         for uid, worker in self._workers.items():
             if is_static(worker.core.pod):
@@ -454,11 +455,10 @@ class PodManager:
         if not self._manifests.complete:
             wanted |= static
         found = {u for u in static if u not in wanted and u not in self._workers}
-        others = (w for w in self._workers.values() if not is_static(w.core.pod))
-        if self._was_empty and not any(others) and not self._cloud_is_there():
-            return [*found]
+        if self._was_empty and not self._cloud_is_there():
+            return [*found]  # the cloud brings the pods back one by one
         rest = (own.keys() | set(self._volumes.known()) | self._with_devices()) - static - wanted
-        rest -= self._workers.keys() | self._held.uids()
+        rest -= self._workers.keys() | self._held.uids() | self._unreadable
         return [*found, *rest]
 
     def _with_devices(self) -> set[str]:
