@@ -383,6 +383,23 @@ async def test_only_a_node_itself_or_cloudcore_for_it_is_given_a_certificate(tmp
         assert (not problem) is approved, problem
 
 
+async def test_who_cloudcore_is_is_asked_again_after_a_refusal(tmp_path):
+    class Young(Named):
+        """An API server that has not read its roles yet."""
+
+        refusals = 1
+
+        async def create(self, gvr, body, options=None):
+            if self.refusals:
+                self.refusals -= 1
+                raise forbidden("no roles yet")
+            return await super().create(gvr, body, options)
+
+    async with laboratory(tmp_path) as lab:
+        approver = CsrApprover(api=Young(lab.api, "me"), nodes=lab.machines, rng=lambda: 0.5)
+        assert [await approver._own_name() for _ in range(2)] == ["", "me"]
+
+
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"metadata":null}', b"[" * 100_000])
 def test_nonsense_in_place_of_roles_gives_no_rights(raw):
     from edgehive.cloud.policy_rules import Roles

@@ -296,7 +296,9 @@ class CsrApprover:
                 raw = await self._api.create(SELF_REVIEWS, msgspec.json.encode(review))
                 self._name = msgspec.json.decode(raw, type=_SelfReview).status.user_info.username
             except ApiStatus as exc:
-                if exc.code not in (403, 404, 405):
+                if exc.code == 403:
+                    return ""  # one that has just started refuses what it allows later: asked again next time
+                if exc.code not in (404, 405):
                     raise
                 self._name = ""
         return self._name
