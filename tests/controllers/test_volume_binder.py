@@ -41,6 +41,11 @@ def chosen(claim, *volumes):
             [volume_of(), volume_of("w", labels={"a": "b"})],
             "w",
         ),
+        (
+            claim_of(selector={"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}),
+            [volume_of(labels={"a": "b"})],
+            None,
+        ),
         (claim_of(volumeMode="Block"), [volume_of(), volume_of("w", volumeMode="Block")], "w"),
         (claim_of(volumeName="w"), [volume_of(), volume_of("w", "9Gi")], "w"),
         (claim_of(volumeName="absent"), [volume_of()], None),

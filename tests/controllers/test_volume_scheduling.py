@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edgehive.controllers.binding import decode_claim, decode_volume
+from edgehive.controllers.scheduling import schedule
 from edgehive.controllers.volume_writes import bind_claim
 from edgehive.kube.refs import CLAIMS, PODS, STORAGECLASSES, VOLUMES
 from edgehive.kube.status import ApiStatus
@@ -219,3 +220,27 @@ async def test_the_claim_of_an_ephemeral_volume_comes_and_goes_with_its_pod(worl
 
     await world.until(gone)
     assert (await world.get(CLAIMS, "other-x"))["metadata"].get("deletionTimestamp") is None
+
+
+@pytest.mark.parametrize("expression", [{"operator": "Like", "values": ["b"]}, {"operator": "In"}])
+async def test_a_claim_whose_selector_makes_no_sense_is_refused(world, expression):
+    claim = claim_of("data")
+    claim["spec"]["selector"] = {"matchExpressions": [{"key": "a"} | expression]}
+    with pytest.raises(ApiStatus, match="spec.selector") as refused:
+        await world.create(CLAIMS, claim)
+    assert refused.value.code == 422
+
+
+async def test_a_pod_that_breaks_the_scheduler_holds_up_no_other(world, monkeypatch):
+    def broken(pod, *rest):
+        if pod.name == "bad":
+            raise ZeroDivisionError
+        return schedule(pod, *rest)
+
+    monkeypatch.setattr("edgehive.controllers.scheduler.schedule", broken)
+    for name in ("bad", "good"):
+        await world.create(PODS, pod_with(name))
+    await world.until(lambda: node_of(world, "good"))
+    await world.create(PODS, pod_with("next"))
+    await world.until(lambda: node_of(world, "next"))
+    assert await node_of(world, "bad") is None

@@ -10,6 +10,7 @@ from edgehive.controllers.objects import reader
 from edgehive.kube.meta import Meta
 from edgehive.kube.quantity import parse_quantity
 from edgehive.kube.selectors import LabelSelector
+from edgehive.kube.status import ApiStatus
 
 SELECTED_NODE: Final = "volume.kubernetes.io/selected-node"
 """On a claim: the node for whose pod a provisioner is to make the volume."""
@@ -166,7 +167,10 @@ def offers_for(claim: Claim, volumes: Iterable[Volume]) -> list[Volume]:
 
 def _fits(volume: Volume, claim: Claim) -> bool:
     spec, wanted = volume.spec, claim.spec
-    selector = LabelSelector.from_object(wanted.selector) if wanted.selector else None
+    try:
+        selector = LabelSelector.from_object(wanted.selector) if wanted.selector else None
+    except ApiStatus:
+        return False  # what it selects cannot be understood: nothing
     return (
         spec.storage_class_name == (wanted.storage_class_name or "")
         and spec.volume_mode == wanted.volume_mode

@@ -144,8 +144,13 @@ class Scheduler:
                     self._queue.remove(key)
                     continue
                 self._context.counters["scheduler_attempts"] += 1
-                result = schedule(info, self._cluster, self._rng, self._volumes.state)
                 now = asyncio.get_running_loop().time()
+                try:
+                    result = schedule(info, self._cluster, self._rng, self._volumes.state)
+                except Exception:  # one pod that breaks us must not stop all others
+                    log.exception("pod %s/%s cannot be scheduled", *key)
+                    self._queue.retry(key, now)
+                    continue
                 relates = bool(info.affinity or info.anti_affinity or info.spread)
                 if isinstance(result, NoFit | Wait):
                     self._queue.park(key, now, relates=relates, claims=bool(info.claims))

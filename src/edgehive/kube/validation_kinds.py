@@ -16,6 +16,8 @@ from edgehive.kube.names import (
     qualified_name_problem,
 )
 from edgehive.kube.quantity import is_quantity
+from edgehive.kube.selectors import LabelSelector
+from edgehive.kube.status import ApiStatus
 from edgehive.kube.validation_parts import Object, immutable, is_port, objects, spec_of
 from edgehive.kube.validation_pod import (
     pod_changes,
@@ -314,6 +316,10 @@ def _validate_claim(obj: Object) -> list[FieldError]:
     requests = (spec.get("resources") or {}).get("requests") or {}
     if "storage" not in requests:
         errors.append(err.required("spec.resources[storage]"))
+    try:
+        LabelSelector.from_object(spec.get("selector"))
+    except ApiStatus as exc:
+        errors.append(err.invalid_value("spec.selector", spec["selector"], exc.message))
     return errors
 
 
