@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import httptools
 
 from edgehive.aio.fewlines import host_of
+from edgehive.aio.gone import GONE
 from edgehive.aio.http_messages import (
     BodyReader,
     HttpError,
@@ -44,7 +45,8 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._buffer = buffer
         self.transport: asyncio.Transport
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._version = "1.1"
         self.remote = ""
         self.peer_cert: bytes | None = None
         self.peer_subject: tuple[str, tuple[str, ...]] | None = None
@@ -97,6 +99,16 @@ class Connection(asyncio.BufferedProtocol):
             self._raw.feed_eof()
         if self._task is not None:
             self._task.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Cut what would keep the TLS state of a closed connection until the rare collection of all cycles.
+
+        The parser, bodies and raw bytes know this object; the handler may still run, and finds the peer gone.
+        """
+        self.parser = self._body = self._raw = None
+        self._pending.clear()
+        self.transport = GONE
 
     def eof_received(self) -> bool:
         if self._raw is not None:
@@ -113,7 +125,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._raw is not None:
             self._raw.feed(data)
             return
-        if self._last:  # nothing more is wanted on this connection; the rest is read and dropped
+        if (
+            self.parser is None or self._last
+        ):  # nothing more is wanted on this connection; the rest is read and dropped
             return
         if self._in_head or not self._head_bytes:
             self._head_bytes += nbytes
@@ -124,8 +138,9 @@ class Connection(asyncio.BufferedProtocol):
         except HttpError as exc:
             self._refuse(exc)
         except httptools.HttpParserError as exc:
-            cause = exc.__context__
-            self._refuse(cause if isinstance(cause, HttpError) else HttpError(400, "malformed HTTP request"))
+            self._refuse(
+                _refusal(exc)
+            )  # in no variable of a frame that the error has passed: that is a cycle
         else:
             if self._in_head and self._head_bytes > self._server.max_header:
                 self._refuse(HttpError(431, "request header fields too large"))
@@ -162,17 +177,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        assert self.parser is not None  # it is calling
         size = len(self._url) + sum(len(n) + len(v) + 4 for n, v in self._headers)
         if size > self._server.max_header:
             raise HttpError(431, "request header fields too large")
         if len(self._pending) >= _MAX_PIPELINED:
             raise HttpError(400, "too many pipelined requests")
         body = BodyReader(self._body_wanted)
-        request = self._make_request(body)
+        request = self._make_request(self.parser, body)
         self._body = body
         body.expects_continue = request.headers.get("expect", "").lower() == "100-continue"
         length = request.headers.get("content-length", "")
         body.declared = int(length) if length.isascii() and length.isdigit() else None
+        self._version = self.parser.get_http_version()
         self._pending.append((request, body, bool(self.parser.should_keep_alive())))
         if self._task is None:
             self._start_next()
@@ -191,8 +208,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- requests
 
-    def _make_request(self, body: BodyReader) -> Request:
-        method = self.parser.get_method().decode("ascii")
+    def _make_request(self, parser: httptools.HttpRequestParser, body: BodyReader) -> Request:
+        method = parser.get_method().decode("ascii")
         try:
             if method == "CONNECT":  # its target is host:port, which is no URL
                 raw_path, raw_query = self._url.decode("ascii"), ""
@@ -240,6 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self.streaming = self._patient = False
             self._task = None
+            body.forget()
             self._server.finished()
         self._after(body)
 
@@ -269,7 +287,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._patient = response.patient
         keep_alive = keep_alive and body.complete and not self._server.draining and self._raw is None
-        chunked = response.stream is not None and self.parser.get_http_version() != "1.0"
+        chunked = response.stream is not None and self._version != "1.0"
         keep_alive = keep_alive and (response.stream is None or chunked)
         self._last = self._last or not keep_alive
         head = encode_head(response, keep_alive=keep_alive, chunked=chunked, date=self._server.date)
@@ -350,12 +368,15 @@ class Connection(asyncio.BufferedProtocol):
     # -- upgrades
 
     def _begin_upgrade(self, leftover: bytes) -> None:
-        self._raw = RawConnection(self.drain, self._write_raw, self._flow, self.transport.close)
+        self._raw = RawConnection(self.drain, self._write_raw, self._flow, self._close_raw)
         if leftover:
             self._raw.feed(leftover)
 
     def _write_raw(self, data: bytes) -> None:
         self.transport.write(data)
+
+    def _close_raw(self) -> None:
+        self.transport.close()
 
     async def _run_upgrade(self, response: Response) -> None:
         self._last = self._patient = True
@@ -433,6 +454,12 @@ class Connection(asyncio.BufferedProtocol):
     def busy(self) -> bool:
         """A request is being answered."""
         return self._task is not None
+
+
+def _refusal(error: httptools.HttpParserError) -> HttpError:
+    """What a callback of ours has refused, or else the grammar."""
+    cause = error.__context__
+    return cause if isinstance(cause, HttpError) else HttpError(400, "malformed HTTP request")
 
 
 def _subject(certificate: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]]:

@@ -80,6 +80,10 @@ class BodyReader:
         """Nobody wants it: drop what is here and what comes."""
         self._chunks = None
 
+    def forget(self) -> None:
+        """Nobody reads it any more: an error that was raised here knows its frames, and through them this object."""
+        self._error = None
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -22,10 +22,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from edgehive import __version__
+from edgehive.aio.gate import GateLimits
 from edgehive.aio.http import HttpServer
 from edgehive.aio.sqlite import SqliteLog
 from edgehive.aio.storage import Storage
 from edgehive.aio.supervise import Service, supervise
+from edgehive.aio.trim import Trimmer
 from edgehive.apiserver.admission import Admission
 from edgehive.apiserver.authn import Authenticator, parse_token_file
 from edgehive.apiserver.authz import Authorizer, static_bindings
@@ -146,7 +148,7 @@ class ApiServer:
             root_ca=self.pki.ca_pem(),
         )
         self.registry.sync_crds()
-        http = HttpServer(self._face().handle, name="apiserver", tls=self._tls())
+        http = HttpServer(self._face().handle, name="apiserver", tls=self._tls(), gate=GateLimits())
         try:
             self.port = await http.listen(self.options.host, self.options.port)
         except OSError as exc:
@@ -162,7 +164,9 @@ class ApiServer:
         self._ready = True
         try:
             await supervise(
-                Service("apiserver.http", self._http.run), Service("apiserver.housekeeping", self._keep_house)
+                Service("apiserver.http", self._http.run),
+                Service("apiserver.housekeeping", self._keep_house),
+                Service("apiserver.memory", Trimmer().run),
             )
         finally:
             self._ready = False

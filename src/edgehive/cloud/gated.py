@@ -1,48 +1,24 @@
 """A WebSocket server behind a gate."""
 
-import asyncio
 import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from edgehive.aio.gate import HANDSHAKE_TIMEOUT, Gate, GateLimits, GateStats
+from edgehive.aio.gone import GONE
 
 _CLOSE_TIMEOUT = 2.0
 _QUEUE = 16
 
 
-class _Gone:
-    """What is asked of a transport after its end."""
-
-    def is_closing(self) -> bool:
-        return True
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def write(self, data: bytes) -> None:
-        """Nobody is there."""
-
-    def abort(self) -> None:
-        """It is."""
-
-    close = abort
-
-
 def _nothing() -> None:
     """There is nothing to pause any more."""
-
-
-_GONE: Final = _Gone()
 
 
 class GatedConnection(ServerConnection):
@@ -64,7 +40,7 @@ class GatedConnection(ServerConnection):
         """
         self.recv_messages.pause = self.recv_messages.resume = _nothing
         self.protocol.parser.close()
-        self.transport = cast(asyncio.Transport, _GONE)
+        self.transport = GONE
 
     def leave_gate(self) -> None:
         """Make room for the next one."""
