@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -421,6 +421,22 @@ async def test_who_writes_more_than_he_may_is_evicted(tmp_path: Path) -> None:
             assert text in str(node.status(name)["message"])
         await asyncio.sleep(0.1)
         assert {node.status(n)["phase"] for n in ("modest", "critical")} == {"Running"}
+
+
+async def test_a_shortage_is_dealt_with_although_nobody_knows_who_has_written_what(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    limited = container("c", "x", resources={"limits": {"ephemeral-storage": "1Mi"}})
+    node.meta.put_pod(make_pod("limited", limited))
+
+    async def unknown() -> Mapping[str, Usage]:
+        raise RuntimeFailure("Unimplemented", "no statistics here")
+
+    async with node.edged():
+        await until("it runs", lambda: node.status("limited").get("phase") == "Running")
+        node.runtime.usage = unknown  # type: ignore[method-assign]
+        node.memory = 50 << 20
+        await until("it goes", lambda: node.status("limited").get("phase") == "Failed")
+        assert "low on resource: memory" in str(node.status("limited")["message"])
 
 
 async def test_a_cut_link_evicts_nobody(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ class Housekeeping:
             freed += image.size
         return freed
 
+    async def _usage(self) -> Mapping[str, Usage]:
+        """What containers use; nothing when that is not known, since shortages have to be dealt with all the same."""
+        try:
+            return await self._runtime.usage()
+        except (RuntimeFailure, Transient, ProtocolError) as exc:
+            log.warning("what containers use is not known: %s", safe_label(str(exc), 300))
+            return {}
+
     # --- limits -----------------------------------------------------------------------------------------
 
     async def _look_at_limits(self, cores: list[PodCore]) -> None:
@@ -125,7 +133,7 @@ class Housekeeping:
             return
         layers: dict[str, int] = {}
         if any(limited_containers(core.pod) for core in limited):
-            layers = {identity: usage.disk for identity, usage in (await self._runtime.usage()).items()}
+            layers = {identity: usage.disk for identity, usage in (await self._usage()).items()}
         for core in limited:
             text = excess(core.pod, *await asyncio.to_thread(self._written, core, layers))
             if text:
@@ -184,11 +192,7 @@ class Housekeeping:
         self._evict(core.pod, text, shortage.grace)
 
     async def _candidates(self, cores: list[PodCore], shortage: Shortage) -> list[Candidate]:
-        try:
-            usage = await self._runtime.usage()
-        except (RuntimeFailure, Transient) as exc:
-            log.warning("what containers use is not known: %s", safe_label(str(exc), 300))
-            usage = {}
+        usage = await self._usage()
         found = []
         for core in cores:
             if not _may_go(core):
