@@ -4,7 +4,8 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -52,48 +53,69 @@ class GatedConnection(ServerConnection):
 _Connection = TypeVar("_Connection", bound=GatedConnection)
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where connections come in, and how many at once. The socket listens already."""
+
+    sock: socket.socket
+    tls: ssl.SSLContext
+    limits: GateLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Terms(Generic[_Connection]):
+    """On what terms a connection is had."""
+
+    connection: Callable[..., _Connection]
+    """Its class."""
+    check: Callable[[ServerConnection, Request], Response | None]
+    """Refuses with a response, before the 101."""
+    answer: Callable[[ServerConnection, Request, Response], None]
+    """May add headers to the 101."""
+    max_size: int
+    """Bytes of a message."""
+    logger: logging.LoggerAdapter[logging.Logger] | logging.Logger
+    """For what the library has to say."""
+    ping_interval: float | None = None
+    """Seconds between pings; None: there are none."""
+    ping_timeout: float | None = None
+    """A peer that does not answer a ping within so many seconds is dropped."""
+
+
 async def serve_gated(
     handler: Callable[[ServerConnection], Awaitable[None]],
     *,
-    sock: socket.socket,
-    tls: ssl.SSLContext,
-    limits: GateLimits,
-    connection: Callable[..., _Connection],
-    logger: "logging.LoggerAdapter[logging.Logger] | logging.Logger",
-    max_size: int,
-    process_request: Callable[[ServerConnection, Request], Response | None],
-    process_response: Callable[[ServerConnection, Request, Response], None],
+    entrance: Entrance,
+    terms: Terms[_Connection],
     on_gate: Callable[[GateStats], None] = lambda _: None,
-    ping_interval: float | None = None,
-    ping_timeout: float | None = None,
 ) -> None:
     """Serve until cancelled, then close every connection. `on_gate` is given the gate's counters.
 
-    No extension is negotiated. A peer that does not answer a ping within `ping_timeout` seconds is dropped.
+    No extension is negotiated.
     """
     server: Server = serve(
         handler,
-        process_request=process_request,
-        process_response=process_response,
+        process_request=terms.check,
+        process_response=terms.answer,
         ping_interval=None,
         open_timeout=HANDSHAKE_TIMEOUT,
         server_header=None,
-        logger=logger,
+        logger=terms.logger,
     )
 
     def protocol(arrived: Callable[[], None]) -> _Connection:
-        made = connection(
-            ServerProtocol(max_size=max_size, logger=logger),
+        made = terms.connection(
+            ServerProtocol(max_size=terms.max_size, logger=terms.logger),
             server,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
+            ping_interval=terms.ping_interval,
+            ping_timeout=terms.ping_timeout,
             close_timeout=_CLOSE_TIMEOUT,
             max_queue=_QUEUE,
         )
         made.arrived = arrived
         return made
 
-    gate = Gate(sock=sock, tls=tls, protocol=protocol, limits=limits)
+    gate = Gate(sock=entrance.sock, tls=entrance.tls, protocol=protocol, limits=entrance.limits)
     on_gate(gate.stats)
     starting: Any = server
     starting.create_server = gate.opened

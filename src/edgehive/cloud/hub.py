@@ -20,7 +20,7 @@ from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.gate import BACKLOG, GateLimits, GateStats
 from edgehive.aio.listening import literal_socket
 from edgehive.cloud.config import Admission
-from edgehive.cloud.gated import GatedConnection, serve_gated
+from edgehive.cloud.gated import Entrance, GatedConnection, Terms, serve_gated
 from edgehive.cloud.link import NodeLink
 from edgehive.cloud.nodes import NodeTable
 from edgehive.cloud.tls import time_problem
@@ -73,12 +73,6 @@ class HubConnection(GatedConnection):
             parts += (_text_head(len(message)), message)
         self.transport.write(b"".join(parts))
         return True
-
-    def leave_gate(self) -> None:
-        """Make room for the next one."""
-        arrived, self.arrived = self.arrived, None
-        if arrived is not None:
-            arrived()
 
 
 def _text_head(size: int) -> bytes:
@@ -139,14 +133,16 @@ class CloudHub:
         assert self._socket is not None, "listen comes first"
         await serve_gated(
             self._serve,
-            sock=self._socket,
-            tls=self._tls,
-            limits=GateLimits(self._admission.parallel, self._admission.outside),
-            connection=HubConnection,
-            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
-            max_size=MAX_FRAME,
-            process_request=self._check,
-            process_response=self._invite,
+            entrance=Entrance(
+                self._socket, self._tls, GateLimits(self._admission.parallel, self._admission.outside)
+            ),
+            terms=Terms(
+                connection=HubConnection,
+                check=self._check,
+                answer=self._invite,
+                max_size=MAX_FRAME,
+                logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+            ),
             on_gate=self._watch_gate,
         )
 

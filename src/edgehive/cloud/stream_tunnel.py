@@ -23,7 +23,7 @@ from edgehive.aio.fewlines import FewLines
 from edgehive.aio.gate import GateLimits
 from edgehive.aio.listening import literal_socket
 from edgehive.aio.tunnel import TunnelMux, TunnelStream
-from edgehive.cloud.gated import GatedConnection, serve_gated
+from edgehive.cloud.gated import Entrance, GatedConnection, Terms, serve_gated
 from edgehive.cloud.hub import QuietLogger, peer_subject
 from edgehive.kit.errors import EdgehiveError, Unreachable
 from edgehive.kit.text import safe_label
@@ -166,16 +166,16 @@ class TunnelServer:
         assert self._socket is not None, "listen comes first"
         await serve_gated(
             self._serve,
-            sock=self._socket,
-            tls=self._tls,
-            limits=GateLimits(),
-            connection=TunnelConnection,
-            logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
-            max_size=_MAX_MESSAGE,
-            process_request=self._check,
-            process_response=self._answer,
-            ping_interval=20.0,
-            ping_timeout=40.0,
+            entrance=Entrance(self._socket, self._tls, GateLimits()),
+            terms=Terms(
+                connection=TunnelConnection,
+                check=self._check,
+                answer=self._answer,
+                max_size=_MAX_MESSAGE,
+                logger=QuietLogger(logging.getLogger(f"{__name__}.websockets")),
+                ping_interval=20.0,
+                ping_timeout=40.0,
+            ),
         )
 
     def _check(self, connection: ServerConnection, request: Request) -> Response | None:
