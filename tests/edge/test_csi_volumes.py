@@ -156,7 +156,7 @@ def pod(name: str = "a", **more: Any) -> Pod:
 
 async def drop(node: Node, one: Pod) -> None:
     await node.volumes.unpublish(one.uid)
-    node.volumes.teardown(one.uid)
+    await node.volumes.teardown(one.uid)
 
 
 async def test_a_claim_is_staged_once_published_for_each_pod_and_undone_in_reverse(
@@ -281,7 +281,7 @@ async def test_what_a_killed_edgecore_left_staged_is_unstaged(
     driver.failures["unstage"] = (grpc.StatusCode.INTERNAL, "killed here")
     with pytest.raises(RuntimeFailure):
         await node.volumes.unpublish(one.uid)
-    node.volumes.teardown(one.uid)
+    await node.volumes.teardown(one.uid)
     assert driver.staged
     driver.failures.clear()
     await node.volumes.sweep()

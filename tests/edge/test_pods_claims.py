@@ -1,7 +1,6 @@
 """Claims of persistent volumes: whose they are, what stands behind them, and that nothing of theirs is deleted."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ async def test_a_claim_shows_the_directory_of_its_volume_and_removal_leaves_the_
     assert mount.host_path == str(disk / "sub")
     assert not mount.readonly
     (disk / "sub" / "file").write_text("kept")
-    volumes.teardown(pod.uid)
+    await volumes.teardown(pod.uid)
     assert (disk / "sub" / "file").read_text() == "kept"
 
 
@@ -174,17 +173,19 @@ async def test_an_nfs_export_is_mounted_by_the_system_and_its_words_are_passed_o
     assert (tmp_path / "calls").read_text() == f"-t nfs -o ro 10.9.9.9:/export {target}\n"
 
 
-def test_nothing_is_deleted_below_a_mount_that_does_not_go(
+async def test_nothing_is_deleted_below_a_mount_that_does_not_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pod" / "nfs").mkdir(parents=True)
     (tmp_path / "pod" / "nfs" / "precious").touch()
     monkeypatch.setattr("edgehive.edge.volumes_files.mounts_below", lambda directory: [f"{directory}/nfs"])
-    monkeypatch.setattr(
-        subprocess, "run", lambda *args, **more: subprocess.CompletedProcess(args, 32, b"", b"busy")
-    )
+
+    async def busy(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("edgehive.edge.volumes_files._unmount", busy)
     with pytest.raises(OSError, match="still mounted"):
-        remove_tree(tmp_path / "pod")
+        await remove_tree(tmp_path / "pod")
     assert (tmp_path / "pod" / "nfs" / "precious").exists()
 
 

@@ -1,5 +1,6 @@
 """Volumes: their content, the one-step update, the checks; on the real file system."""
 
+import asyncio
 import base64
 import os
 import stat
@@ -44,7 +45,7 @@ def meta() -> FakeMeta:
 def manager(meta: FakeMeta, tmp_path: Path) -> Any:
     made = VolumeManager(objects=PodObjects(meta), root=tmp_path, clock=lambda: 1000.0)
     yield made
-    remove_tree(tmp_path / "pods")
+    asyncio.run(remove_tree(tmp_path / "pods"))
 
 
 def _read_at(directory: int, name: str) -> bytes:
@@ -197,7 +198,7 @@ async def test_secrets_and_memory_are_on_a_tmpfs_and_go_with_the_pod(manager: Vo
     await manager.mount(made, FACTS)
     assert (paths[1] / "mine").read_text() == "x", "a second call leaves what is there"
     assert list(manager.known()) == ["uid-p"]
-    manager.teardown("uid-p")
+    await manager.teardown("uid-p")
     assert list(manager.known()) == []
     assert "uid-p" not in Path("/proc/self/mounts").read_text()
 

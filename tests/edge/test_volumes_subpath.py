@@ -193,10 +193,10 @@ async def test_what_a_killed_edgecore_leaves_mounted_goes_and_no_data_with_it(no
             await made.manager.mount(made.pod, FACTS)
         case "the pod's end":
             await made.manager.unpublish("uid-p")
-            made.manager.teardown("uid-p")
+            await made.manager.teardown("uid-p")
             assert list(made.manager.known()) == []
         case _:
-            remove_tree(made.root / "pods")
+            await remove_tree(made.root / "pods")
     assert made.held == []
     assert (made.data / "a" / "f").read_text() == "the pod's"
 
@@ -208,16 +208,20 @@ async def test_nothing_that_is_mounted_is_ever_emptied(node: Path, monkeypatch: 
     await made.manager.mount(made.pod, FACTS)
     made.mounts()
     pods = made.root / "pods"
-    monkeypatch.setattr("edgehive.edge.volumes_files.subprocess.run", lambda *_, **__: None)
+
+    async def failing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("edgehive.edge.volumes_files._unmount", failing)
     with pytest.raises(RuntimeFailure, match="busy|mounted"):
-        made.manager.teardown("uid-p")
+        await made.manager.teardown("uid-p")
     monkeypatch.setattr("edgehive.edge.volumes_files.mounts_below", lambda _: [])
     with pytest.raises(OSError, match="busy"):
-        remove_tree(pods)
+        await remove_tree(pods)
     discard_tree(pods)
     assert (made.data / "a" / "f").read_text() == "the pod's"
     monkeypatch.undo()
-    remove_tree(pods)
+    await remove_tree(pods)
     assert not pods.exists()
     assert (made.data / "a" / "f").read_text() == "the pod's"
 
@@ -236,7 +240,7 @@ async def test_without_the_right_to_mount_it_is_refused(node: Path, monkeypatch:
     assert made.mounts(held=False)[0].identity, "who mounts it himself is told what to look for"
 
 
-def test_mount_points_are_found_by_any_path(node: Path) -> None:
+async def test_mount_points_are_found_by_any_path(node: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     for name in ("plain", "with space", "tab\t", "back\\slash", "ünï", "new\nline", "octal\\040"):
@@ -247,7 +251,7 @@ def test_mount_points_are_found_by_any_path(node: Path) -> None:
         assert is_mounted(node / "at" / name)
         assert not is_mounted(node / name)
     assert len(mounts_below(node / "at")) == 7
-    remove_tree(node / "at")
+    await remove_tree(node / "at")
     assert not (node / "at").exists()
 
 
@@ -306,7 +310,7 @@ async def test_a_container_has_what_was_looked_at_and_keeps_it(server: Container
     try:
         made.manager.let_go(made.pod)
         assert made.held == []
-        remove_tree(made.root / "pods")
+        await remove_tree(made.root / "pods")
         log = node / "logs" / "c" / "0.log"
         await until(lambda: "the pod'sthe pod's" in log.read_text())
         async with asyncio.timeout(10):

@@ -201,7 +201,7 @@ class Housekeeping:
             parts = [usage.get(info.id, Usage()) for info in core.containers]
             disk = sum(part.disk for part in parts)
             if shortage.signal in DISKS:
-                disk += self._own_files(pod)
+                disk += await asyncio.to_thread(self._own_files, pod)
             found.append(
                 Candidate(
                     pod.uid,

@@ -36,8 +36,8 @@ async def remove_all_pods(runtime: Runtime, *, node: str, root_directory: Path, 
         await runtime.remove_sandbox(sandbox.id)
     for directory in logs:
         discard_tree(directory)
-    remove_tree(root_directory / "pods")
-    remove_tree(root_directory / "plugins" / "kubernetes.io" / "csi")  # volumes that drivers had staged
+    await remove_tree(root_directory / "pods")
+    await remove_tree(root_directory / "plugins" / "kubernetes.io" / "csi")  # volumes that drivers had staged
     return len(sandboxes)
 
 

@@ -314,7 +314,7 @@ class PodWorker:
     async def _tear_down(self) -> None:
         pod = self.core.pod
         await self._tools.volumes.unpublish(pod.uid)
-        self._tools.volumes.teardown(pod.uid)
+        await self._tools.volumes.teardown(pod.uid)
         if self._devices is not None:
             self._devices.release(pod.uid)
         if self.core.gone or pod.deleting:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgehive.edge.patient import take
 from edgehive.edge.process_files import PATH, ContainerFiles, container_cgroup, limits_of, streams_of
 from edgehive.edge.process_host import (
     check_process_pod,
@@ -87,6 +88,7 @@ class ProcessRuntime:
             drains=lambda: self._monitor.alive,
             ended=self._ended,
         )
+        self._removing = asyncio.Lock()
         self._lost = False
         self._changed = asyncio.Event()
         self._changes: set[str] = set()
@@ -316,8 +318,10 @@ class ProcessRuntime:
             return
         if self._info(record).state is State.RUNNING:
             raise RuntimeFailure("RemoveContainerError", f'container "{record.name}" runs')
+        await take(self._state.emptying(container_id), self._removing)
+        if self._containers.pop(container_id, None) is None:
+            return  # somebody else has done it meanwhile
         self._watched.remove(container_id)
-        del self._containers[container_id]
         self._release_paths(record)
         self._remove_cgroup(record)
         await self._monitor.forget(container_id)

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
-from edgehive.edge.programs import discard_tree
+from edgehive.edge.patient import Steps
+from edgehive.edge.programs import discard_tree, discarding
 from edgehive.kit.errors import StorageError
 
 _Record = TypeVar("_Record")
@@ -95,6 +96,10 @@ class ProcessState:
 
     def remove_sandbox(self, sandbox_id: str) -> None:
         discard_tree(self._base / "sandboxes" / sandbox_id)
+
+    def emptying(self, container_id: str) -> Steps:
+        """Remove what a container has written to its own place, in steps; its record stays until it is removed."""
+        return discarding(self.directory(container_id) / "root")
 
     def remove_container(self, container_id: str) -> None:
         discard_tree(self.directory(container_id))

@@ -4,6 +4,7 @@ Directories are where the kubelet has them: ``<root>/pods/<uid>/volumes/kubernet
 restart of edgecore the same calls find the same directories; a directory with content is never made anew.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +76,7 @@ class VolumeManager:
         self._node = node
         self._plugins = plugins
         self._csi: CsiVolumes | None = None
+        self._removing = asyncio.Lock()
         self._claimed: dict[tuple[str, str], ClaimedVolume] = {}
 
     async def mount(self, pod: Pod, facts: PodFacts) -> float | None:
@@ -326,7 +328,7 @@ class VolumeManager:
             if self._plugins.driver(name) is not None and (volumes := self._open_csi()) is not None:
                 await volumes.sweep(name)
 
-    def teardown(self, uid: str) -> None:
+    async def teardown(self, uid: str) -> None:
         """Remove everything on disk of a pod of which nothing runs.
 
         Raises:
@@ -335,7 +337,7 @@ class VolumeManager:
         for key in [key for key in self._claimed if key[0] == uid]:
             del self._claimed[key]
         try:
-            remove_tree(self._pods / uid)
+            await remove_tree(self._pods / uid, self._removing)
         except OSError as exc:
             raise RuntimeFailure("FailedUnmount", f"cannot remove the volumes: {exc}") from exc
 

@@ -5,6 +5,7 @@ writes a new directory and swaps that one link, so a reader sees all of the old 
 directory is never replaced: containers have it mounted.
 """
 
+import asyncio
 import errno
 import os
 import re
@@ -13,11 +14,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgehive.edge.programs import discard_tree, remove_directory
+from edgehive.edge.patient import take
+from edgehive.edge.programs import discard_tree, removing
 from edgehive.edge.runtime import RuntimeFailure
 from edgehive.edge.volumes_content import FileContent
 
 DATA = "..data"
+_UNMOUNT_TIMEOUT = 60.0
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
@@ -104,8 +107,12 @@ def set_group(directory: Path, group: int) -> None:
     directory.chmod(0o2775)
 
 
-def remove_tree(directory: Path) -> None:
-    """Unmount and delete everything below and including `directory`.
+async def remove_tree(directory: Path, turn: asyncio.Lock | None = None) -> None:
+    """Unmount and delete everything below and including `directory`; called again it goes on where it was cancelled.
+
+    Args:
+        directory: Nobody may mount anything in it meanwhile.
+        turn: Large trees that share it are removed one at a time.
 
     Raises:
         OSError: Something could not be removed; nothing outside a mount was followed.
@@ -113,11 +120,26 @@ def remove_tree(directory: Path) -> None:
     if not directory.exists():
         return
     for mount in mounts_below(directory):
-        subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=10)
+        await _unmount(mount)
     if left := mounts_below(directory):
         # Going on would delete what is on the mounted file system, and that is not ours.
         raise OSError(errno.EBUSY, "still mounted", left[0])
-    remove_directory(directory)
+    await take(removing(directory), turn or asyncio.Lock())
+
+
+async def _unmount(mount: str) -> None:
+    """Have it unmounted by a process: files in memory, however many, are given back before that ends."""
+    null = subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        "umount", "-l", mount, stdin=null, stdout=null, stderr=null
+    )
+    try:
+        async with asyncio.timeout(_UNMOUNT_TIMEOUT):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def mounts_below(directory: Path) -> list[str]:
