@@ -42,6 +42,7 @@ _NEVER = {
     "bz2": "comes with shutil",
     "calendar": "times are read with fromisoformat",
     "cryptography": "a short-lived child asks for certificates",
+    "ctypes": "no pod has a subPath",
     "edgehive.aio.grpc": "waits for the first mapper",
     "edgehive.aio.mqtt_client": "the embedded broker alone is on",
     "edgehive.aio.spdy": "nobody has asked for a command",

@@ -7,7 +7,6 @@ container has started it has a mount of its own, and this one goes: nothing belo
 a volume for longer than a start takes. Processes are told instead what they must find (`identity_of`).
 """
 
-import ctypes
 import logging
 import os
 import stat
@@ -125,21 +124,26 @@ def _clear(place: Path) -> None:
 
 
 def _mount(source: str, target: Path) -> None:
+    import ctypes  # most pods have no subPath, and this takes memory
+
     text = ctypes.c_char_p
     call = ctypes.CDLL(None, use_errno=True).mount
     call.argtypes = [text, text, text, ctypes.c_ulong, ctypes.c_void_p]
-    _check(call(source.encode(), bytes(target), None, _BIND, None), target)
+    done = call(source.encode(), bytes(target), None, _BIND, None)
+    _check(done, ctypes.get_errno(), target)
 
 
 def _unmount(target: Path) -> None:
+    import ctypes
+
     call = ctypes.CDLL(None, use_errno=True).umount2
     call.argtypes = [ctypes.c_char_p, ctypes.c_int]
-    _check(call(bytes(target), _DETACH | _NO_LINK), target)
+    done = call(bytes(target), _DETACH | _NO_LINK)
+    _check(done, ctypes.get_errno(), target)
 
 
-def _check(done: int, target: Path) -> None:
+def _check(done: int, number: int, target: Path) -> None:
     if done:
-        number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
 
 
