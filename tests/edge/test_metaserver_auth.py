@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgehive.aio.http import Request
 from edgehive.aio.pki import key_pem, new_key, public_key_pem
 from edgehive.apiserver import tokenkey
+from edgehive.apiserver.context import ANONYMOUS
 from edgehive.edge.metaserver_auth import AuthSettings, Gate
 from edgehive.edge.metaserver_claims import parse_access, parse_token
 from edgehive.edge.metaserver_keys import KeyFiles
@@ -249,3 +250,13 @@ async def test_rights_are_those_of_roles_and_bindings(edge):
     with pytest.raises(ApiStatus, match="forbidden"):
         edge.gate.require(user, Attributes("get", resource="secrets", namespace="home", name="t"))
     assert edge.gate.refused == {"forbidden": 1}
+
+
+async def test_an_address_and_an_account_have_a_line_each_and_then_a_number(edge, caplog):
+    for _ in range(4):
+        assert await edge.code("a.b.c") == 401
+        with pytest.raises(ApiStatus, match="forbidden"):
+            edge.gate.require(ANONYMOUS, Attributes("get", resource="secrets", namespace="home", name="t"))
+    assert edge.gate.refused == {"unauthenticated": 4, "forbidden": 4}
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [text.partition(":")[0] for text in said] == ["refused (1 so far)", "refused (2 so far)"]

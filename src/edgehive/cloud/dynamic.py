@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from edgehive.aio.fewlines import FewLines
 from edgehive.aio.kubelines import decode_page
 from edgehive.cloud.access import refusal_of, review_of
 from edgehive.cloud.dynamic_filter import for_edges, for_edges_list
@@ -102,6 +103,7 @@ class DynamicController:
         self._queue: KeyedQueue[tuple[str, Message]] = KeyedQueue(
             start=start, work=self._carry_out, parallel=_PARALLEL, limit=_WAITING
         )
+        self._lines = FewLines(log)
         self.stats = DynamicStats()
 
     def receive(self, node: str, message: Message) -> None:
@@ -125,7 +127,8 @@ class DynamicController:
             else:
                 content = await self._application(node, message)
         except ProtocolError as exc:
-            log.warning("node %s: a request that cannot be read: %s", node, safe_label(str(exc)))
+            text = "node %s: a request that cannot be read: %s"
+            self._lines.warning("requests that cannot be read", node, text, node, safe_label(str(exc)))
             return
         except Exception:
             log.exception("node %s: a request for the API crashed", node)
@@ -155,10 +158,12 @@ class DynamicController:
             answer = application.rejected(ApiStatus(500, "InternalError", str(exc)))
         if answer.error is not None:
             self.stats.rejected += 1
-            level = logging.DEBUG if answer.error.code in (404, 409, 410) else logging.INFO
-            log.log(
-                level, "node %s: %s %s: %s", node, *map(safe_label, (answer.verb, answer.key, answer.reason))
-            )
+            text, code = "node %s: %s %s: %s", answer.error.code
+            what = map(safe_label, (answer.verb, answer.key, answer.reason))
+            if code in (404, 409, 410):
+                log.debug(text, node, *what)
+            else:
+                self._lines.info(f"requests for the API answered with {code}", node, text, node, *what)
         return apps.encode_application(answer)
 
     async def _do(self, a: Application) -> bytes:

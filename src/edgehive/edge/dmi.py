@@ -21,6 +21,7 @@ import msgspec
 
 from edgehive.aio import dmi_messages as dmi
 from edgehive.aio import protobuf
+from edgehive.aio.fewlines import FewLines
 from edgehive.aio.grpc import NOT_FOUND, GrpcClient, GrpcError
 from edgehive.aio.grpc_server import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, GrpcHandler, GrpcServer
 from edgehive.edge.dmi_convert import (
@@ -148,6 +149,7 @@ class Dmi:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._limit = RateLimit(burst=_BURST, refill=_REFILL)
         self._group: asyncio.TaskGroup | None = None
+        self._lines = FewLines(log)
         self._server = GrpcServer(directory / SOCKET_NAME, self._methods(), name="dmi", sock=sock)
         self.reports = 0
         self.refused = 0
@@ -333,9 +335,12 @@ class Dmi:
         self._rows.save_mapper(info.name, msgspec.json.encode(_row(info)))
         objects = self._objects(info.protocol)
         self._open(info).registered(info, objects)
-        log.info(
+        name = safe_label(info.name)
+        self._lines.info(
+            "mappers registered",
+            name,
             "mapper %s for %s registered at %s: %d objects",
-            safe_label(info.name),
+            name,
             safe_label(info.protocol),
             safe_label(info.address),
             len(objects),

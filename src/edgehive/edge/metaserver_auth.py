@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from edgehive.aio.fewlines import FewLines, host_of
 from edgehive.aio.http import Request
 from edgehive.apiserver.authn import unauthorized
 from edgehive.apiserver.authz import denied
@@ -65,7 +66,7 @@ class Gate:
         self._good: dict[bytes, float] = {}
         self._bad: dict[bytes, float] = {}
         self._rows: dict[str, tuple[bytes, Access | None]] = {}
-        self._told = 0.0
+        self._lines = FewLines(log, now=wall)
         self.refused: Counter[str] = Counter()
         """``unauthenticated`` and ``forbidden``, since the start."""
 
@@ -98,7 +99,7 @@ class Gate:
         return token.claims.user()
 
     def _unauthenticated(self, request: Request, why: str) -> ApiStatus:
-        self._refuse("unauthenticated", f"{request.method} {request.path}: {why}")
+        self._refuse("unauthenticated", host_of(request.remote), f"{request.method} {request.path}: {why}")
         return unauthorized()
 
     async def _problem(self, token: Token, text: str) -> str:
@@ -192,7 +193,7 @@ class Gate:
         """
         if not self.allows(user, action):
             error = denied(user, action)
-            self._refuse("forbidden", error.message)
+            self._refuse("forbidden", safe_label(user.name), error.message)
             raise error
 
     def _access(self, namespace: str, name: str) -> Access | None:
@@ -218,10 +219,8 @@ class Gate:
         self._rows[key] = raw, access
         return access
 
-    def _refuse(self, kind: str, text: str) -> None:
-        """Count, and write to the log at most one line a second."""
+    def _refuse(self, kind: str, source: str, text: str) -> None:
+        """Count, and write about each `source` (an address, an account) once, then how often it came again."""
         self.refused[kind] += 1
-        now = self._wall()
-        if not self._told <= now < self._told + 1.0:
-            self._told = now
-            log.warning("refused (%d so far): %s", self.refused.total(), safe_label(text, 300))
+        total, text = self.refused.total(), safe_label(text, 300)
+        self._lines.warning(f"requests refused as {kind}", source, "refused (%d so far): %s", total, text)
