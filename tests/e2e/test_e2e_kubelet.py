@@ -28,7 +28,8 @@ BUSY = 'trap exit TERM; while :; do n=$(( (n + 1) % 1000 )); done'  # fmt: skip
 @pytest.fixture(scope="module")
 def used(either: Installation) -> Installation:
     """An installation with a pod that keeps a core busy."""
-    either.apply(pod("busy", BUSY, hostNetwork=True, terminationGracePeriodSeconds=0))
+    share = {"resources": {"requests": {"cpu": "500m"}}}  # it has that also when others keep the machine busy
+    either.apply(pod("busy", BUSY, hostNetwork=True, terminationGracePeriodSeconds=0, container=share))
     either.running("app=busy", 1)
     return either
 
