@@ -358,7 +358,7 @@ async def test_one_pod_is_evicted_at_a_time_until_there_is_enough_again(tmp_path
         assert str(node.status("b")["message"]).startswith(
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 51200Ki."
         )
-        await until("it is ended at once", lambda: "stop 0" in node.runtime.calls)
+        await until("it is ended at once", lambda: "stop 1" in node.runtime.calls)
         assert node.status("critical")["phase"] == "Running"
         assert "Evicted" in node.meta.reasons()
         node.now += 100

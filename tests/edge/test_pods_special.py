@@ -115,7 +115,7 @@ def test_an_eviction_gives_no_more_than_the_pod_has(tmp_path: Path) -> None:
 
     from edgehive.edge.pods_core import PodCore
 
-    for asked, given, expected in ((30, None, 0), (30, 7, 7), (3, 7, 3)):
+    for asked, given, expected in ((30, None, 1), (0, None, 0), (30, 7, 7), (3, 7, 3)):
         raw = json.dumps(make_pod("a", container("c", "x"), terminationGracePeriodSeconds=asked)).encode()
         core = PodCore(parse_pod(raw), host_ip="1", runtime_name="r")
         core.receive_eviction(Problem("Evicted", "why"), given)

@@ -37,6 +37,7 @@ CONFIG_RETRY = 10.0
 _SHOW_PULL_ERROR = 2.0
 _DELETE_AGAIN = 30.0
 _BEGUN = frozenset(("RunContainerError", "PostStartHookError"))  # a container was made, and has ended
+_AT_ONCE = 1  # second, as with the kubelet: who listens to SIGTERM can still end well
 _LEAST_GRACE = 2  # seconds that sidecars have in any case, as with the kubelet
 
 
@@ -98,11 +99,11 @@ class PodCore:
         self.gone = True
 
     def receive_eviction(self, problem: Problem, grace: int | None) -> None:
-        """The node cannot bear the pod any longer: it fails, with `grace` seconds at most to end, None for none."""
+        """The node cannot bear the pod any longer: it fails, with `grace` seconds at most to end; None: at once."""
         if self._final_phase or self.gone:
             return
         self._final_phase, self._final = FAILED, problem
-        self._most_grace = 0 if grace is None else grace
+        self._most_grace = _AT_ONCE if grace is None else grace
 
     def receive_observed(self, sandboxes: Sequence[SandboxInfo], containers: Sequence[ContainerInfo]) -> None:
         """Take what the runtime has of this pod now, all of it."""
