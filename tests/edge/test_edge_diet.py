@@ -61,6 +61,7 @@ _NEVER = {
     "random": "os.urandom is enough",
     "shutil": "edge.programs has what an idle edge needs of it",
     "tempfile": "nothing is temporary",
+    "typing_extensions": "msgspec does with what typing has",
     "uvloop": "for servers",
     "yaml": "a child parses the configuration",
 }

@@ -28,10 +28,23 @@ def cloudcore(argv: Sequence[str] | None = None) -> int:
 
 def edgecore(argv: Sequence[str] | None = None) -> int:
     """`edgecore --config FILE`."""
+    _import_lean()
     from edgehive.cli.daemons import run_edgecore
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     return _guarded("edgecore", lambda: run_edgecore(arguments))
+
+
+def _import_lean() -> None:
+    """Import msgspec so that it takes from `typing` what it would take from typing_extensions: 0.4 MiB for an edge."""
+    extensions = "typing_extensions"
+    if extensions in sys.modules:
+        return
+    sys.modules[extensions] = None  # type: ignore[assignment] # Python's way to say that it is not there
+    try:
+        import msgspec  # noqa: F401
+    finally:
+        del sys.modules[extensions]
 
 
 def _dispatch(arguments: list[str]) -> int:
