@@ -182,9 +182,11 @@ async def test_an_answer_that_is_acknowledged_is_recorded_and_kept_fresh(lab: An
     )
 
 
-def pem_request(common_name: str) -> str:
+def pem_request(common_name: str, *groups: str) -> str:
     """A certificate request as Kubernetes takes it."""
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, common_name)])
+    oid = x509.oid.NameOID
+    parts = [(oid.COMMON_NAME, common_name), *((oid.ORGANIZATION_NAME, group) for group in groups)]
+    name = x509.Name([x509.NameAttribute(*part) for part in parts])
     made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(new_key(), hashes.SHA256())
     return base64.b64encode(made.public_bytes(Encoding.PEM)).decode()
 
@@ -207,11 +209,21 @@ async def test_events_and_certificate_requests(lab: Any, api: Any) -> None:
     await api.until(lambda: api.find(EVENTS, "default", "e.1").get("count") == 2)
     hostile = {"metadata": {"name": "../../nodes/x", "namespace": "default"}}
     await edge.say("update", "default/event/x", hostile)
-    spec = {"signerName": "kubernetes.io/kubelet-serving", "request": pem_request("system:node:edge-2")}
+    spec = {
+        "signerName": "kubernetes.io/kubelet-serving",
+        "request": pem_request("system:node:edge-2", "system:nodes"),
+    }
     csr = {"metadata": {"name": "c"}, "spec": spec}
     refused = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
     assert status_of(refused)["code"] == 403, "in another node's name"
-    spec["request"] = pem_request("system:node:edge-1")
+    for groups in ((), ("system:masters",), ("system:nodes", "system:masters")):
+        spec["request"] = pem_request("system:node:edge-1", *groups)
+        refused = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
+        assert status_of(refused)["code"] == 403, groups
+    spec["request"] = pem_request("system:node:edge-1", "system:nodes")
+    elsewhere = csr | {"spec": spec | {"signerName": "kubernetes.io/kube-apiserver-client"}}
+    refused = await edge.ask("insert", "default/certificatesigningrequest/c", elsewhere)
+    assert status_of(refused)["code"] == 403, "of a signer that makes users"
     answer = await edge.ask("insert", "default/certificatesigningrequest/c", csr)
     assert content(answer)["Object"]["kind"] == "CertificateSigningRequest"
     assert content(await edge.ask("query", "default/certificatesigningrequest/c"))["metadata"]["name"] == "c"

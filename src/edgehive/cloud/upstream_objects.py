@@ -12,13 +12,16 @@ from edgehive.kube.api import STRATEGIC_PATCH, KubeApi
 from edgehive.kube.refs import CONFIGMAPS, CSRS, EVENTS, GVR, SECRETS, SERVICEACCOUNTS, is_dns_subdomain
 from edgehive.kube.status import bad_request, forbidden
 from edgehive.wire import resource as res
-from edgehive.wire.endpoint import NODE_USER_PREFIX
+from edgehive.wire.endpoint import NODE_USER_PREFIX, NODES_ORGANIZATION
 
 PERSISTENT_VOLUMES: Final = GVR("", "v1", "persistentvolumes")
 PERSISTENT_VOLUME_CLAIMS: Final = GVR("", "v1", "persistentvolumeclaims")
 VOLUME_ATTACHMENTS: Final = GVR("storage.k8s.io", "v1", "volumeattachments")
 RUNTIME_CLASSES: Final = GVR("node.k8s.io", "v1", "runtimeclasses")
 CSI_DRIVERS: Final = GVR("storage.k8s.io", "v1", "csidrivers")
+
+_SIGNERS: Final = frozenset({"kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"})
+"""Who signs for nodes; an original edge asks the first for its MetaServer."""
 
 _CACHED: Final[Mapping[str, GVR]] = {res.CONFIGMAP: CONFIGMAPS, res.SECRET: SECRETS}
 _LIVE: Final[Mapping[str, tuple[GVR, str, bool]]] = {
@@ -63,12 +66,18 @@ class ObjectRequests:
         return request.query_answer(await self._api.get(gvr, request.name, options))
 
     async def create_csr(self, request: EdgeRequest) -> Answers:
-        """Hand in a certificate request, for the node's own name only: an ``ObjectResp``."""
+        """Hand in a certificate request, for the node's own name only: an ``ObjectResp``.
+
+        It goes under cloudcore's name, so that nothing but what makes a node a node may be asked for: in another group,
+        or of another signer, an administrator might approve it for cloudcore's sake.
+        """
         body = request.body()
         spec = body.get("spec")
-        subject = _subject(spec.get("request") if isinstance(spec, dict) else None)
-        if subject != NODE_USER_PREFIX + request.node:
+        wanted = spec if isinstance(spec, dict) else {}
+        if _subject(wanted.get("request")) != (NODE_USER_PREFIX + request.node, (NODES_ORGANIZATION,)):
             raise forbidden(f'the certificate request is not for node "{request.node}"')
+        if wanted.get("signerName") not in _SIGNERS:
+            raise forbidden(f"a node may ask only {' and '.join(sorted(_SIGNERS))} for a certificate")
         body |= {"apiVersion": CSRS.api_version, "kind": "CertificateSigningRequest"}
         raw = await self._api.create(CSRS, msgspec.json.encode(body), request.options())
         return request.object_answer(raw, version=False)
@@ -121,9 +130,10 @@ class ObjectRequests:
         return None
 
 
-def _subject(request: object) -> str:
-    """Whom a certificate request (base64 of PEM) is for; empty when it is none."""
+def _subject(request: object) -> tuple[str, tuple[str, ...]]:
+    """Whom a certificate request (base64 of PEM) is for, and in which groups; nobody when it is none."""
     try:
-        return parse_csr(pem_csr_to_der(base64.b64decode(str(request or "")))).common_name
+        csr = parse_csr(pem_csr_to_der(base64.b64decode(str(request or ""))))
     except (CertificateError, ValueError):
-        return ""
+        return "", ()
+    return csr.common_name, csr.organizations
