@@ -2,9 +2,9 @@
 
 KubeEdge's edge says nothing about a request that its own kubelet's port does not take, and nothing about a log either
 until there is a line: the two cannot be told apart by waiting. So the node is asked for something else on the same way,
-the kubelet's ``/healthz``. (Edges of ours answer by themselves.) Whatever comes back, an error included, shows that the port is served, and then a silent
-container may be followed for as long as the tunnel lives (both ends ping it). Nothing for `PROBE` seconds shows that it
-is not.
+the kubelet's ``/healthz``. (Edges of ours answer by themselves.) Whatever comes back, an error included, shows that the
+port is served, and then a silent container may be followed for as long as the tunnel lives (both ends ping it). Nothing
+for `PROBE` seconds shows that it is not.
 """
 
 import asyncio
