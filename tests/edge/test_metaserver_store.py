@@ -207,3 +207,24 @@ def test_it_is_kept_in_the_original_s_table_and_empty_lists_have_a_version(tmp_p
         assert [k for k, _ in replica.scan(NODES)] == ["n1"]
         selection = Selection(fields=FieldSelector.parse("metadata.name=n1"))
         assert len(Reader(View(replica, NODES)).list(NODE, selection).items) == 1
+
+
+def test_who_has_seen_what_little_was_here_is_told_the_rest(tmp_path):
+    """An object may come by a message before there was ever a list, and be newer than all of the list."""
+    with contextlib.closing(EdgeStore(tmp_path / "edge.db")) as store:
+        replica = Replica(store)
+        replica.put(CONFIGMAPS, [config_map("new", 41)])
+        few = listed(replica)
+        assert names(few) == {"new": 41}
+    with contextlib.closing(EdgeStore(tmp_path / "edge.db")) as store:
+        replica = Replica(store)  # edgecore was restarted, and has all before the client is back
+        maps = [config_map("new", 41), config_map("old", 34), config_map("older", 7)]
+        replica.replace(CONFIGMAPS, maps, 41, [])
+        view = View(replica, CONFIGMAPS)
+        view.check("", 41)
+        told = {event.key for event in view.since("", 41)}
+        assert told == {"default/old", "default/older"}
+        assert [short for short, _ in view.scan("", after="default/new", at=41)] == [
+            "default/old",
+            "default/older",
+        ]

@@ -11,7 +11,7 @@ client may be told something twice that it knew, never miss anything.
 import asyncio
 import contextlib
 import sqlite3
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +111,15 @@ class _Window:
         known = [place for place in (listed, seen) if place >= 0]
         return self.first + (min(known) if known else bisect_left(self.floors, revision))
 
+    def last_place(self, revision: int) -> int:
+        """The place up to which a list of `revision` may go: what came late belongs to it, but raised no version.
+
+        Raises:
+            Expired, TooNew: it cannot be told.
+        """
+        self.place(revision)
+        return self.first + bisect_right(self.floors, revision)
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -208,7 +217,8 @@ class Replica:
 
     def replace(self, gvr: GVR, raws: Sequence[bytes], revision: int, gone: Iterable[ResourceKey]) -> None:
         """Take over a list of the cloud at `revision`; `gone` is what it should have shown and did not."""
-        window = self._windows.get(gvr)
+        # Somebody may stand at the version of what little was here: to him all the rest has yet to happen.
+        window = self.window(gvr) if self._is_partial(gvr) else self._windows.get(gvr)
         deleted = {e.key: e.revision for e in window.events if e.after is None} if window else {}
         events = []
         with self._store.transaction() as db:
@@ -242,6 +252,11 @@ class Replica:
         db.execute(_INSERT, row)
         before = Record(held.raw, held.version) if held is not None else None
         return Event(meta.rv, _short(key), raw, before, Record(raw, meta.rv))
+
+    def _is_partial(self, gvr: GVR) -> bool:
+        """Whether some objects of a resource are here, but no selection of it was ever complete."""
+        sql = "SELECT 1 FROM edgehive_scope WHERE group_version_resource = ? LIMIT 1"
+        return self.has(gvr) and not self._store.query(sql, (format_gvr(gvr),))
 
     def _was_deleted(self, gvr: GVR, raw: bytes) -> bool:
         """Whether an object is known to have been deleted since it was so."""
@@ -315,7 +330,7 @@ class View:
         if at is None:
             return found
         changed: dict[str, Record | None] = {}
-        place = self._window.place(at)
+        place = self._window.last_place(at)
         for event in reversed(list(self._window.events)[place - self._window.first :]):
             changed[event.key] = event.before
         return iter(_merged(found, changed, prefix, after)) if changed else found
